@@ -1,0 +1,45 @@
+# `make help` lists what there is. Everything runs in .venv, which is made on first use.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN_DIR ?= .run
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test lint bench clean conformance dist
+
+help: ## Explain the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Made anew when what it is built from changes. The package is installed in place (editable), so Python
+# sources need no reinstall.
+$(VENV)/.ready: setup.py pyproject.toml $(wildcard native/*) $(wildcard proto/*/*.proto) $(wildcard proto/*/*/*.proto)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=python3.x" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+venv: $(VENV)/.ready ## Make .venv with the package and what its tests need
+
+run: $(VENV)/.ready ## Run the agent and a development kubelet in ./.run, until Ctrl-C
+	@$(BIN)/kata-node-agent dev --dir $(RUN_DIR)
+
+test: $(VENV)/.ready ## Run the tests (those on real parts where the parts are here)
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready ## ruff, mypy strict, C warnings as errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) -s -C native lint
+
+bench: $(VENV)/.ready ## Measure, each figure beside a peer or a floor of the same run
+	$(BIN)/python -m bench
+
+dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) $(RUN_DIR) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf agent/*.egg-info agent/kata_node_agent/_native*.so agent/kata_node_agent/pb/*_pb2*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
