@@ -1,0 +1,130 @@
+"""The listeners: agent.sock for root and the group `kata-node-agent`, and health alone on TCP where configured."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from kata_node_agent.api.health import HealthService
+from kata_node_agent.errors import AgentError, SocketError
+from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
+from kata_node_agent.sockets import FileIdentity, identity_of, make_room
+
+SOCKET_NAME = "agent.sock"
+GROUP = "kata-node-agent"
+_MAX_REQUEST_BYTES = 1024 * 1024
+_STOP_GRACE_SECONDS = 0.2
+_REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
+
+
+class NodeAgentService:
+    """The NodeAgent service over functions of the daemon."""
+
+    def __init__(self, status: Callable[[], agent_pb2.Status]) -> None:
+        self._status = status
+
+    async def GetStatus(self, request: agent_pb2.GetStatusRequest, context: Any) -> agent_pb2.Status:  # noqa: N802
+        """What the agent advertises, what limits it, and what is wrong."""
+        return self._status()
+
+
+class _LateReflection(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Server reflection, loaded when somebody asks: it costs memory that a node without grpcurl need not pay."""
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._services = services
+        self._handlers: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler for a method of the reflection service; ``None`` for any other."""
+        method = handler_call_details.method
+        if not method.startswith(_REFLECTION):
+            return None
+        if not self._handlers:
+            from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+            servicer = reflection.aio.ReflectionServicer(self._services)
+            self._handlers[_REFLECTION + "ServerReflectionInfo"] = grpc.stream_stream_rpc_method_handler(
+                servicer.ServerReflectionInfo,
+                request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+                response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+            )
+        return self._handlers.get(method)
+
+
+class ApiServer:
+    """Serves from `start` until `stop`."""
+
+    def __init__(
+        self, run_dir: Path, status: Callable[[], agent_pb2.Status], serving: Callable[[], Mapping[str, bool]]
+    ) -> None:
+        self.path = run_dir / SOCKET_NAME
+        self._service = NodeAgentService(status)
+        self._health = HealthService(serving)
+        self._servers: list[grpc.aio.Server] = []
+        self._identity: FileIdentity | None = None
+
+    async def start(self, tcp_address: str = "") -> None:
+        """Listens on the Unix socket and, if given, on TCP.
+
+        Raises:
+            SocketError, BusyError: one of them cannot be had.
+        """
+        make_room(self.path)
+        server = self._new_server()
+        agent_pb2_grpc.add_NodeAgentServicer_to_server(self._service, server)
+        names = ("kata_node_agent.v1.NodeAgent", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+        server.add_generic_rpc_handlers((_LateReflection(names),))
+        # Nobody else may connect in the moment between the making of the socket and its mode.
+        before = os.umask(0o177)
+        try:
+            _listen(server, f"unix:{self.path}", SocketError(f"{self.path}: cannot listen", hint="is the folder writable?"))
+        finally:
+            os.umask(before)
+        await server.start()
+        _restrict(self.path)
+        self._identity = identity_of(self.path)
+        if tcp_address:
+            tcp = self._new_server()
+            hint = "choose a free port in health.tcp_address"
+            _listen(tcp, tcp_address, SocketError(f"{tcp_address}: cannot listen; the port may be taken", hint=hint))
+            await tcp.start()
+
+    def _new_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", _MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)]
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._servers.append(server)
+        return server
+
+    async def stop(self) -> None:
+        """Stops listening and removes the socket if it is still ours."""
+        ours = self._identity is not None and identity_of(self.path) == self._identity
+        for server in self._servers:
+            await server.stop(_STOP_GRACE_SECONDS)
+        self._servers.clear()
+        if ours:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+
+def _listen(server: grpc.aio.Server, address: str, error: AgentError) -> None:
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as cause:
+        raise error from cause
+
+
+def _restrict(path: Path) -> None:
+    """Root and our group only; just root where there is no such group, or we may not give it the socket."""
+    with contextlib.suppress(KeyError, OSError):
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+        os.chmod(path, 0o660)

@@ -1,0 +1,176 @@
+"""Merges the sources of configuration and remembers where each value came from.
+
+Defaults < FILE < FILE.d/*.toml in name order < KATA_NODE_AGENT_* in the environment < flags. An unknown key is an error
+with the nearest name that exists: a typo that is silently ignored is found only in an outage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kata_node_agent.config.schema import Config
+from kata_node_agent.errors import AgentError, ConfigError, describe_os_error
+
+DEFAULT_FILE = Path("/etc/kata-node-agent/config.toml")
+ENV_PREFIX = "KATA_NODE_AGENT_"
+# Variables with our prefix that are no settings.
+_ENV_OTHERS = {"KATA_NODE_AGENT_CONFIG"}
+_MAX_FILE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid configuration and, for each dotted key, where its value came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+    def items(self) -> Iterator[tuple[str, object, str]]:
+        """(dotted key, value, origin) of every setting, in the order of the schema."""
+        for key, _ in settings():
+            value: object = self.config
+            for part in key.split("."):
+                value = getattr(value, part)
+            yield key, value, self.origins[key]
+
+
+def settings() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """(dotted key, field) of every setting there is."""
+    for top in dataclasses.fields(Config):
+        if "parse" in top.metadata:
+            yield top.name, top
+        else:
+            assert callable(top.default_factory)  # noqa: S101 - sections have a factory; narrows for mypy
+            for inner in dataclasses.fields(top.default_factory):
+                yield f"{top.name}.{inner.name}", inner
+
+
+def env_name(key: str) -> str:
+    """The environment variable of a setting: ``device_plugin.max_slots`` → ``KATA_NODE_AGENT_DEVICE_PLUGIN_MAX_SLOTS``."""
+    return ENV_PREFIX + key.replace(".", "_").upper()
+
+
+def load(
+    file: Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded:
+    """The configuration from all sources.
+
+    Args:
+        file: the file that must be there; ``None``: KATA_NODE_AGENT_CONFIG, else the default one if it is there.
+        flags: dotted key → raw value, for the flags that were given.
+        environ: the environment.
+
+    Raises:
+        ConfigError: a file cannot be read or parsed, a key is unknown, a value does not fit. The message names the source.
+    """
+    if file is None and environ.get("KATA_NODE_AGENT_CONFIG"):
+        file = Path(environ["KATA_NODE_AGENT_CONFIG"])
+    fields = dict(settings())
+    raw: dict[str, tuple[object, str]] = {}
+    for path in _files(file):
+        raw |= {key: (value, str(path)) for key, value in _flatten(_read(path), fields, path).items()}
+    raw |= _environment(environ, fields)
+    raw |= {key: (value, f"flag --{key.rpartition('.')[2].replace('_', '-')}") for key, value in (flags or {}).items()}
+    values = {key: _parse(key, fields[key], value, origin) for key, (value, origin) in raw.items()}
+    config = _build(values)
+    try:
+        config.validate()
+    except ConfigError as error:
+        # Say where the key that the message begins with was set.
+        origin = raw.get(error.message.partition(" ")[0], (None, ""))[1]
+        raise ConfigError(f"{origin}: {error.message}" if origin else error.message, hint=error.hint) from None
+    return Loaded(config, {key: raw[key][1] if key in raw else "default" for key in fields})
+
+
+def _files(file: Path | None) -> Iterator[Path]:
+    main = DEFAULT_FILE if file is None else file
+    if file is not None or main.exists():
+        yield main
+    drop_ins = main.with_name(main.name + ".d")
+    try:
+        yield from sorted(path for path in drop_ins.iterdir() if path.suffix == ".toml" and not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ConfigError(f"{drop_ins}: {describe_os_error(error)}", hint="make the folder readable, or remove it") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        hint = "give the path of a TOML file with --config, or leave --config out for the defaults"
+        raise ConfigError(f"{path}: {describe_os_error(error)}", hint=hint) from error
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES} bytes", hint="this is no configuration of ours")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}", hint="`kata-node-agent config show` prints a valid file") from error
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "`kata-node-agent config show` lists all keys"
+
+
+def _flatten(table: dict[str, Any], fields: Mapping[str, object], path: Path) -> dict[str, object]:
+    """Dotted keys of a parsed file. A section that is no section, and a key that does not exist, are errors."""
+    sections = {key.partition(".")[0] for key in fields if "." in key}
+    flat: dict[str, object] = {}
+    for name, value in table.items():
+        if name in sections:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}: {name} is a section, not a value", hint=f"write [{name}] above its keys")
+            flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            flat[name] = value
+    for key in flat:
+        if key not in fields:
+            raise ConfigError(f"{path}: unknown key {key}", hint=_nearest(key, [*fields, *sections]))
+    return flat
+
+
+def _environment(environ: Mapping[str, str], fields: Mapping[str, object]) -> dict[str, tuple[object, str]]:
+    by_name = {env_name(key): key for key in fields}
+    found: dict[str, tuple[object, str]] = {}
+    for name in sorted(environ):
+        if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS:
+            if name not in by_name:
+                raise ConfigError(f"environment: unknown variable {name}", hint=_nearest(name, list(by_name)))
+            found[by_name[name]] = (environ[name], f"environment {name}")
+    return found
+
+
+def _parse(key: str, field: dataclasses.Field[Any], value: object, origin: str) -> object:
+    try:
+        return field.metadata["parse"](value)
+    except AgentError as error:
+        hint = error.hint or f"{key}: {field.metadata['doc']}"
+        raise ConfigError(f"{origin}: {key}: {error.message}", hint=hint) from error
+
+
+def _build(values: Mapping[str, object]) -> Config:
+    arguments: dict[str, Any] = {}
+    for top in dataclasses.fields(Config):
+        if "parse" in top.metadata:
+            if top.name in values:
+                arguments[top.name] = values[top.name]
+        else:
+            assert callable(top.default_factory)  # noqa: S101 - see settings()
+            prefix = top.name + "."
+            given = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+            arguments[top.name] = top.default_factory(**given)
+    return Config(**arguments)

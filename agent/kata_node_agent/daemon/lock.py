@@ -1,0 +1,66 @@
+"""One agent for a run directory, and one for a plugin folder and resource: file locks that end with their process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from kata_node_agent.errors import BusyError, SocketError, describe_os_error
+
+_MAX_HOLDER_BYTES = 512
+
+
+class Lock:
+    """An flock(2) on a file that names its holder. The file stays: removing it would let two processes hold "it"."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path = path
+        self._what = what
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock at once.
+
+        Raises:
+            BusyError: another process holds it; the message says which.
+            SocketError: the file cannot be made.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise SocketError(
+                f"{self.path}: {describe_os_error(error)}", hint="choose a folder that can be written to, or run as root"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise SocketError(f"{self.path}: cannot lock: {describe_os_error(error)}") from error
+            raise BusyError(
+                f"{self._what} belongs to a running agent: {holder} ({self.path})",
+                hint="stop that one, or give this one folders of its own (--run-dir, --device-plugin-dir)",
+            ) from None
+        # Only a note for people: a full disk must not keep us from holding the lock.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"pid {os.getpid()}\n".encode())
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Gives the lock back; nothing if it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        text = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").strip()
+    except OSError:
+        text = ""
+    return text if text.isprintable() and text else "unknown process"

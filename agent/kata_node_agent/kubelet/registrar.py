@@ -1,0 +1,240 @@
+"""Keeps us registered with kubelet, whatever kubelet does.
+
+A new registration is needed when kubelet has restarted: it deletes every socket in its folder, makes kubelet.sock anew,
+and waits. Three signs tell it, any of which may come first or be missed: our own socket is gone, kubelet.sock is another
+file, the ListAndWatch stream has ended. The last one also tells that another plugin took the resource from us. Kubelet kills
+running pods when a plugin is more than a second late, so the way from the first sign to Register is kept short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from kata_node_agent.errors import AgentError
+from kata_node_agent.kubelet.endpoint import Endpoint
+from kata_node_agent.kubelet.service import DevicePluginService
+from kata_node_agent.kubelet.watch import FolderWatch
+from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
+from kata_node_agent.sockets import FileIdentity, identity_of
+
+log = logging.getLogger(__name__)
+
+KUBELET_SOCKET = "kubelet.sock"
+API_VERSION = "v1beta1"
+# Kubelet dials back before it answers, with 10 s of its own for that.
+_REGISTER_TIMEOUT_SECONDS = 15.0
+# After this time without a stream a registration has not taken, or was taken from us.
+_STREAM_TIMEOUT_SECONDS = 1.0
+# A registration that held this long was a good one: the next trouble is a new one.
+_STABLE_SECONDS = 10.0
+_BACKOFF_FIRST_SECONDS = 0.01
+_BACKOFF_LAST_SECONDS = 5.0
+
+
+class State(enum.StrEnum):
+    """Where the conversation stands."""
+
+    NO_DIRECTORY = "waiting for kubelet's device plugin folder"
+    NO_KUBELET = "waiting for kubelet's socket"
+    REGISTERING = "registering"
+    REGISTERED = "registered"
+
+
+@dataclass(slots=True)
+class Status:
+    """What `status` tells of the conversation. Times are seconds since 1970."""
+
+    state: State = State.NO_DIRECTORY
+    since: float = 0.0
+    registrations: int = 0
+    last_error: str = ""
+
+
+class Backoff:
+    """Growing pauses with jitter, so that the plugins of a node do not call in step."""
+
+    def __init__(self) -> None:
+        self._next = _BACKOFF_FIRST_SECONDS
+
+    def reset(self) -> None:
+        """Begins again with the shortest pause."""
+        self._next = _BACKOFF_FIRST_SECONDS
+
+    def pause(self) -> float:
+        """The next pause in seconds."""
+        pause = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._next = min(self._next * 2, _BACKOFF_LAST_SECONDS)
+        return pause
+
+
+class Registrar:
+    """Serves an endpoint, registers it, and does both again whenever needed."""
+
+    def __init__(
+        self,
+        directory: Path,
+        resource: str,
+        make_service: Callable[[], DevicePluginService],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._directory = directory
+        self._resource = resource
+        self._make_service = make_service
+        self._on_change = on_change
+        self._watch = FolderWatch(directory)
+        self._kubelet: FileIdentity | None = None
+        self._streams_task: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.endpoint: Endpoint | None = None
+        self.status = Status(since=time.time())
+        self.connected_since = time.monotonic()
+        self.answered_at = float("-inf")
+
+    @property
+    def socket_path(self) -> Path:
+        """Kubelet's socket."""
+        return self._directory / KUBELET_SOCKET
+
+    @property
+    def stream_open(self) -> bool:
+        """Whether kubelet holds a ListAndWatch stream."""
+        return self.endpoint is not None and self.endpoint.service.streams > 0
+
+    async def run(self) -> None:
+        """Runs until cancelled; then ends the endpoint."""
+        backoff = Backoff()
+        try:
+            while True:
+                seen = identity_of(self.socket_path)
+                if seen is None:
+                    self._set_state(State.NO_KUBELET if self._directory.is_dir() else State.NO_DIRECTORY)
+                    backoff.reset()
+                    await self._watch.wait()
+                    continue
+                if seen != self._kubelet:
+                    backoff.reset()
+                if await self._register(seen) and await self._stay_registered() > _STABLE_SECONDS:
+                    backoff.reset()
+                # If kubelet.sock is still the same file, kubelet is going down, or another plugin has the resource, and
+                # the two of us must not take it from each other in a tight loop. A new file is tried at once.
+                await self._pause(backoff, seen)
+        finally:
+            self._watch.close()
+            self._retire_endpoint()
+            await asyncio.gather(*self._retiring)
+
+    async def probe(self) -> bool:
+        """Calls our own endpoint over its socket and remembers when it answered (`time.monotonic`)."""
+        endpoint = self.endpoint
+        answered = endpoint is not None and await endpoint.answers()
+        if answered:
+            self.answered_at = time.monotonic()
+        return answered
+
+    async def _pause(self, backoff: Backoff, seen: FileIdentity) -> None:
+        """Waits for the next try, or for a new kubelet.sock, which is tried at once."""
+        deadline = time.monotonic() + backoff.pause()
+        while (left := deadline - time.monotonic()) > 0 and identity_of(self.socket_path) == seen:
+            await self._watch.wait(left)
+
+    async def _register(self, seen: FileIdentity) -> bool:
+        """One attempt: serve first, as kubelet dials back before it answers; then call Register."""
+        self._set_state(State.REGISTERING)
+        self._kubelet = seen
+        try:
+            endpoint = await self._ready_endpoint()
+            request = deviceplugin_pb2.RegisterRequest(
+                version=API_VERSION,
+                endpoint=endpoint.name,
+                resource_name=self._resource,
+                options=deviceplugin_pb2.DevicePluginOptions(get_preferred_allocation_available=True),
+            )
+            # A channel of its own for each attempt: a shared one would keep its own pauses after a refusal.
+            async with grpc.aio.insecure_channel(f"unix:{self.socket_path}") as channel:
+                stub = deviceplugin_pb2_grpc.RegistrationStub(channel)
+                await stub.Register(request, timeout=_REGISTER_TIMEOUT_SECONDS)
+        except AgentError as error:
+            self._failed(str(error))
+            return False
+        except grpc.aio.AioRpcError as error:
+            self._failed(f"{error.code().name}: {error.details()}")
+            return False
+        self.status.registrations += 1
+        self.status.last_error = ""
+        self.connected_since = time.monotonic()
+        self._set_state(State.REGISTERED)
+        log.info("registered", extra={"resource": self._resource, "endpoint": endpoint.name})
+        return True
+
+    async def _ready_endpoint(self) -> Endpoint:
+        """The endpoint, made anew when its socket is gone or its stream has been used up."""
+        if self.endpoint is not None and self.endpoint.in_place and self.endpoint.service.streams == 0:
+            return self.endpoint
+        # The old one ends in the background: kubelet must not wait for that.
+        self._retire_endpoint()
+        self.endpoint = await Endpoint(self._directory, self._resource, self._make_service()).start()
+        self._streams_task = asyncio.create_task(self._follow_streams(self.endpoint.service))
+        return self.endpoint
+
+    async def _follow_streams(self, service: DevicePluginService) -> None:
+        while True:
+            await service.streams_changed.wait()
+            self._watch.wake()
+            self._on_change()
+
+    def _retire_endpoint(self) -> None:
+        endpoint, self.endpoint = self.endpoint, None
+        if self._streams_task is not None:
+            self._streams_task.cancel()
+            self._streams_task = None
+        if endpoint is not None:
+            task = asyncio.create_task(endpoint.stop())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _stay_registered(self) -> float:
+        """Returns when one of the signs says that we are not registered any more; how many seconds it held."""
+        without_stream_since = time.monotonic()
+        while True:
+            if identity_of(self.socket_path) != self._kubelet:
+                why = "kubelet.sock is another one"
+            elif self.endpoint is None or not self.endpoint.in_place:
+                why = "our socket was deleted"
+            elif self.stream_open:
+                without_stream_since = float("inf")
+                await self._watch.wait()
+                continue
+            elif without_stream_since == float("inf"):
+                why = "kubelet ended the stream"
+            elif (left := without_stream_since + _STREAM_TIMEOUT_SECONDS - time.monotonic()) > 0:
+                await self._watch.wait(left)
+                continue
+            else:
+                why = "kubelet did not open a stream"
+            self._failed(why)
+            return time.monotonic() - self.connected_since
+
+    def _failed(self, why: str) -> None:
+        if why != self.status.last_error:
+            log.warning("not registered", extra={"why": why})
+        self.status.last_error = why
+        self._set_state(State.REGISTERING)
+
+    def _set_state(self, state: State) -> None:
+        if state != self.status.state:
+            self.status.state = state
+            self.status.since = time.time()
+            if state is not State.REGISTERED and state is not State.REGISTERING:
+                log.info(state.value, extra={"path": str(self._directory)})
+        self._on_change()
+
+

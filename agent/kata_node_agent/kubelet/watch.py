@@ -1,0 +1,86 @@
+"""Wakes its waiter when something in kubelet's folder may have changed. A wake says "look", never what happened.
+
+inotify where it can be had; the system gives few instances (128 a user by default) and others use them up, so polling is
+always underneath: it only gets slower when inotify works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from kata_node_agent.errors import describe_os_error
+from kata_node_agent.host import native
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+POLL_WITH_INOTIFY_SECONDS = 5.0
+
+
+class FolderWatch:
+    """Watches one folder, which may not exist yet, be removed or be replaced."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+        self._watched: tuple[int, int] | None = None
+        self._woken = asyncio.Event()
+        self._complained = False
+
+    @property
+    def uses_inotify(self) -> bool:
+        """Whether changes arrive as events; otherwise they are found by polling."""
+        return self._watched is not None
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Returns when something may have changed, at the latest after ``timeout`` or the polling interval, in seconds."""
+        self._arm()
+        limit = POLL_WITH_INOTIFY_SECONDS if self.uses_inotify else POLL_SECONDS
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), limit if timeout is None else min(limit, timeout))
+        self._woken.clear()
+
+    def wake(self) -> None:
+        """Ends the wait from outside: a stream was lost, the settings changed."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """Gives the inotify instance back."""
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = self._watched = None
+
+    def _arm(self) -> None:
+        """Puts a watch on the folder that is at the path now, if it is another one than before."""
+        try:
+            status = os.stat(self._directory)
+        except OSError:
+            self._watched = None
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity == self._watched:
+            return
+        self.close()
+        try:
+            self._descriptor = native.inotify_open(str(self._directory))
+        except OSError as error:
+            if not self._complained:
+                log.warning("no inotify, polling instead", extra={"why": describe_os_error(error)})
+                self._complained = True
+            return
+        asyncio.get_running_loop().add_reader(self._descriptor, self._drain, self._descriptor)
+        self._watched = identity
+        # What happened before the watch was there is not told: look once.
+        self._woken.set()
+
+    def _drain(self, descriptor: int) -> None:
+        # Which names changed does not matter, the waiter looks at all it knows; only the queue must be emptied.
+        with contextlib.suppress(BlockingIOError):
+            while os.read(descriptor, 1 << 16):
+                pass
+        self._woken.set()

