@@ -1,0 +1,88 @@
+/*
+ * The face of the native layer: what Python may call, and nothing else.
+ *
+ * Every function returns 0 or an errno. None of them exits, prints, keeps state, installs a signal handler or leaves
+ * a descriptor, a mapping, a timer, a signal mask or a CPU affinity behind, whatever fails. All may run on any
+ * thread, several at a time.
+ *
+ * What stands between the two "cffi" lines is also read by build.py: plain declarations, enum constants and
+ * fixed-width types only.
+ */
+#ifndef NODE_AGENT_H
+#define NODE_AGENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+
+/* ---- cpuid.c ---- */
+
+enum { KNA_CPUID_MAX_LEAVES = 96 };
+
+struct kna_cpuid_leaf {
+    uint32_t leaf, subleaf;
+    uint32_t eax, ebx, ecx, edx;
+};
+
+/* One leaf of the CPU that happens to run the calling thread. ENOSYS where there is no CPUID instruction. */
+int kna_cpuid(uint32_t leaf, uint32_t subleaf, struct kna_cpuid_leaf *result);
+
+/*
+ * The leaves that eligibility needs, of one CPU, in one call: 0, 1, 7 (and 7.1), the hypervisor's from 0x40000000
+ * if there is one, 0x80000000 to 0x80000008, 0x8000000A and 0x8000001F; none above the maximum the CPU states.
+ * The calling thread, and only it, is moved to `cpu` and its affinity is restored; -1 stays where it is.
+ * EINVAL: no such CPU, or the thread may not run there. ENOSYS: no CPUID instruction.
+ */
+int kna_cpuid_read(int cpu, struct kna_cpuid_leaf leaves[], int *count);
+
+/* ---- kvm.c ---- */
+
+/* In the order they are taken; names in kvm_names.c. */
+enum kna_step {
+    KNA_STEP_OPEN,
+    KNA_STEP_DEVICE,
+    KNA_STEP_API_VERSION,
+    KNA_STEP_CREATE_VM,
+    KNA_STEP_MEMORY,
+    KNA_STEP_CREATE_VCPU,
+    KNA_STEP_MMAP,
+    KNA_STEP_REGISTERS,
+    KNA_STEP_RUN,
+    KNA_STEP_VALUE,
+    KNA_STEP_DONE
+};
+
+/* Which program the guest runs. Only the first is for use; the others are for tests of the time limit. */
+enum kna_guest { KNA_GUEST_COMPUTE, KNA_GUEST_LOOP, KNA_GUEST_EXITS };
+
+enum { KNA_CAPABILITIES = 14, KNA_API_VERSION = 12 };
+
+struct kna_kvm_probe {
+    int32_t step;             /* enum kna_step: the first that failed, or KNA_STEP_DONE */
+    int32_t error;            /* why: an errno, 0 when done. What kvm.c itself finds wrong: see there */
+    int32_t api_version;      /* -1 before it is known */
+    int32_t exit_reason;      /* KVM_EXIT_* of the last exit; -1 before the guest ran */
+    uint64_t exit_detail;     /* what goes with it: hardware reason, suberror, port, address, event; else 0 */
+    int64_t guest_nanoseconds; /* from entering the guest to its halt or its failure; -1 before it ran */
+    uint32_t value, expected; /* what the guest computed, and what it should have */
+    int32_t has_value;        /* 0: the guest gave none, `value` and `expected` mean nothing */
+    int32_t guest_supported;  /* 0: we have no guest for this architecture, and stop before KNA_STEP_RUN */
+    int32_t capabilities[KNA_CAPABILITIES]; /* KVM_CHECK_EXTENSION's answer, or -errno; names in kvm_names.c */
+};
+
+/*
+ * Goes through the steps on the device at `path` and fills in `probe`. Returns probe->error.
+ * `budget_nanoseconds` bounds the guest's run, whatever the guest does; it is kept between 1 ms and 60 s.
+ */
+int kna_kvm_probe(const char *path, int guest, int64_t budget_nanoseconds, struct kna_kvm_probe *probe);
+
+/* ---- kvm_names.c: never NULL; "" for a number without a name ---- */
+
+const char *kna_step_name(int step);
+const char *kna_capability_name(int index);
+const char *kna_exit_name(int exit_reason);
+
+/* cffi: end */
+
+#endif
