@@ -91,6 +91,23 @@ def load(
     return Loaded(config, {key: raw[key][1] if key in raw else "default" for key in fields})
 
 
+def keep_restart_only(present: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:
+    """What a reload puts in force: ``new``, but for settings that only a restart can change.
+
+    Returns:
+        the configuration, and the keys that differ and wait for a restart.
+    """
+    fields = dict(settings())
+    before = {key: (value, origin) for key, value, origin in present.items()}
+    values, origins, waiting = {}, {}, []
+    for key, value, origin in new.items():
+        if not fields[key].metadata["live"] and value != before[key][0]:
+            waiting.append(key)
+            value, origin = before[key]  # noqa: PLW2901
+        values[key], origins[key] = value, origin
+    return Loaded(_build(values), origins), waiting
+
+
 def _files(file: Path | None) -> Iterator[Path]:
     main = DEFAULT_FILE if file is None else file
     if file is not None or main.exists():

@@ -21,6 +21,11 @@ class Lock:
         self._what = what
         self._descriptor: int | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether we hold it."""
+        return self._descriptor is not None
+
     def acquire(self) -> None:
         """Takes the lock at once.
 

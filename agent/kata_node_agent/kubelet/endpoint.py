@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,7 @@ from kata_node_agent.sockets import FileIdentity, check_socket_path, identity_of
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _STOP_GRACE_SECONDS = 0.5
 _PROBE_TIMEOUT_SECONDS = 1.0
+_SETTLING_SECONDS = 10.0
 
 
 def socket_prefix(resource: str) -> str:
@@ -57,6 +59,7 @@ class Endpoint:
         self.path = directory / self.name
         self.service = service
         self._server: grpc.aio.Server | None = None
+        self._started_at = float("inf")
         self._identity: FileIdentity | None = None
 
     async def start(self) -> Self:
@@ -79,7 +82,13 @@ class Endpoint:
         await server.start()
         self._server = server
         self._identity = identity_of(self.path)
+        self._started_at = time.monotonic()
         return self
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has served for long enough that our own probe must have found it."""
+        return time.monotonic() - self._started_at > _SETTLING_SECONDS
 
     @property
     def in_place(self) -> bool:

@@ -1,0 +1,73 @@
+"""`kata-node-agent config show|check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kata_node_agent.cli import options
+from kata_node_agent.config.load import Loaded, env_name, load, settings
+
+SCHEMA = "kata-node-agent/config/v1"
+FLAGS = ("--host-root", "--device-plugin-dir", "--run-dir", "--state-dir", "--profile", "--mode", "--log-level")
+
+
+@click.group("config", short_help="Show or check the configuration.")
+def command() -> None:
+    """The configuration, from all sources: defaults, file, FILE.d/*.toml, environment, flags; later ones win."""
+
+
+@command.command("show")
+@options.config_file
+@options.output_format
+@options.setting_flags(*FLAGS)
+def show(config_file: Path | None, output_format: str, **flags: Any) -> None:
+    """Print every setting, its value, and where that came from. The text is a valid configuration file."""
+    loaded = load(config_file, flags=options.given_settings(flags))
+    if output_format == "json":
+        rows = [{"key": key, "value": _plain(value), "origin": origin} for key, value, origin in loaded.items()]
+        click.echo(json.dumps({"schema": SCHEMA, "settings": rows}))
+        return
+    click.echo(_as_toml(loaded), nl=False)
+
+
+@command.command("check")
+@options.config_file
+@options.setting_flags(*FLAGS)
+def check(config_file: Path | None, **flags: Any) -> None:
+    """Say whether the agent would start with this configuration. Exit 0 if so, 2 with the reason if not."""
+    from kata_node_agent.eligibility import check_policy
+
+    loaded = load(config_file, flags=options.given_settings(flags))
+    policy = loaded.config.eligibility
+    check_policy(profile=None if policy.profile == "auto" else policy.profile, require=policy.require, waive=policy.waive)
+    origins = {origin for origin in loaded.origins.values() if origin != "default"}
+    click.echo(f"configuration is valid ({', '.join(sorted(origins)) or 'all defaults'})")
+
+
+def _plain(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, bool | int) else str(value)
+
+
+def _as_toml(loaded: Loaded) -> str:
+    """Every setting as TOML, with its documentation, environment variable and origin as comments."""
+    docs = {key: field.metadata["doc"] for key, field in settings()}
+    lines: list[str] = []
+    section = ""
+    for key, value, origin in loaded.items():
+        head, _, name = key.rpartition(".")
+        if head != section:
+            lines += ["", f"[{head}]"]
+            section = head
+        # JSON's texts, numbers and lists of texts are TOML's too.
+        lines.append(f"{name} = {json.dumps(_plain(value), ensure_ascii=False)}")
+        lines.append(f"#   {docs[key]}")
+        lines.append(f"#   from: {origin}; or {env_name(key)}")
+    return "\n".join(lines).lstrip("\n") + "\n"

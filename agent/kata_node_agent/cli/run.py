@@ -1,0 +1,50 @@
+"""`kata-node-agent run`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kata_node_agent.cli import options
+
+
+@click.command("run", short_help="Run the agent in the foreground.")
+@options.config_file
+@options.setting_flags(
+    "--host-root", "--device-plugin-dir", "--run-dir", "--state-dir", "--profile", "--mode", "--log-level"
+)
+def command(config_file: Path | None, **flags: Any) -> None:
+    """Check the node, serve the device plugin, register with kubelet; until SIGTERM or Ctrl-C.
+
+    \b
+    SIGHUP takes the configuration anew (systemctl reload).
+    Under systemd it speaks sd_notify and logs with priorities.
+
+    \b
+    As a service, as root:  kata-node-agent run
+    Anywhere, for a look:   kata-node-agent dev
+
+    Exit codes: 0 ended by a signal; 2 could not start, with the reason and a remedy on stderr.
+    """
+    from kata_node_agent.config.load import load
+    from kata_node_agent.daemon import logs
+
+    given = options.given_settings(flags)
+    loaded = load(config_file, flags=given)
+    logs.set_up(loaded.config.log_level)
+    # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from kata_node_agent.daemon.agent import Agent
+
+    async def main() -> None:
+        # What was made until here stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        await Agent(loaded, lambda: load(config_file, flags=given)).run()
+
+    asyncio.run(main())

@@ -1,0 +1,115 @@
+"""`kata-node-agent status`: asks the running agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kata_node_agent.cli import options
+from kata_node_agent.quantity import format_bytes
+
+if TYPE_CHECKING:
+    from kata_node_agent.pb import agent_pb2
+
+SCHEMA = "kata-node-agent/status/v1"
+
+
+@click.command("status", short_help="Ask the running agent what it advertises.")
+@options.config_file
+@options.output_format
+@options.setting_flags("--run-dir")
+def command(config_file: Path | None, output_format: str, **flags: Any) -> None:
+    """What is wrong, if anything; the verdict; how many VMs fit and what limits it; kubelet.
+
+    Exit codes: 0 the agent answered and has no problem; 1 it answered and has; 2 no answer.
+    """
+    from kata_node_agent.config.load import load
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from kata_node_agent.api.client import get_status
+
+    status = get_status(load(config_file, flags=options.given_settings(flags)).config.run_dir)
+    click.echo(json.dumps(as_json(status)) if output_format == "json" else as_text(status, time.time()))
+    click.get_current_context().exit(1 if status.problems else 0)
+
+
+def as_json(status: agent_pb2.Status) -> dict[str, object]:
+    """The document of the contract; further keys beside the promised ones."""
+    slots, kubelet, memory = status.slots, status.kubelet, status.memory
+    return {
+        "schema": SCHEMA,
+        "version": status.version,
+        "pid": status.pid,
+        "started_unix_seconds": status.started_unix_seconds,
+        "verdict": status.verdict,
+        "verdict_since_unix_seconds": status.verdict_since_unix_seconds,
+        "profile": status.profile,
+        "mode": status.mode,
+        "resource": status.resource,
+        "slots": {
+            "total": slots.total,
+            "healthy": slots.healthy,
+            "in_use": slots.in_use,
+            "limited_by": slots.limited_by,
+            "limited_by_message": slots.limited_by_message,
+        },
+        "kubelet": {
+            "registered": kubelet.registered,
+            "stream_open": kubelet.stream_open,
+            "since_unix_seconds": kubelet.since_unix_seconds,
+            "registrations": kubelet.registrations,
+            "last_error": kubelet.last_error,
+            "socket": kubelet.socket,
+        },
+        "nri": {"connected": False},
+        "memory": {field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields},
+        "free_bytes": memory.free_bytes,
+        "committed_bytes": memory.committed_bytes,
+        "problems": [{"reason": p.reason, "message": p.message, "remedy": p.remedy} for p in status.problems],
+    }
+
+
+def as_text(status: agent_pb2.Status, now: float) -> str:
+    """For people: what is wrong first, then what is."""
+    slots, kubelet, memory = status.slots, status.kubelet, status.memory
+    lines: list[str] = []
+    for problem in status.problems:
+        lines.append(click.style(f"{problem.reason}: {problem.message}", fg="red"))
+        if problem.remedy:
+            lines.append(f"  remedy: {problem.remedy}")
+    if lines:
+        lines.append("")
+    colour = {"eligible": "green", "ineligible": "red"}.get(status.verdict, "yellow")
+    verdict = click.style(status.verdict, fg=colour, bold=True)
+    lines.append(f"verdict    {verdict} (profile {status.profile}), for {_ago(status.verdict_since_unix_seconds, now)}")
+    lines.append(
+        f"slots      {slots.healthy} healthy of {slots.total}, {slots.in_use} in use; {status.resource}, mode {status.mode}"
+    )
+    lines.append(f"limited by {slots.limited_by}: {slots.limited_by_message}")
+    if memory.capacity_bytes:
+        lines.append(
+            f"memory     allocatable {format_bytes(memory.allocatable_bytes)} = {format_bytes(memory.capacity_bytes)}"
+            f" − reserved {format_bytes(memory.system_reserved_bytes + memory.kube_reserved_bytes)}"
+            f" − eviction {format_bytes(memory.eviction_hard_bytes)}"
+            + (f" − hugepages {format_bytes(memory.hugepages_bytes)}" if memory.hugepages_bytes else "")
+            + f"; one VM {format_bytes(memory.cost_of_one_bytes)}"
+        )
+    state = "registered" if kubelet.registered else "not registered"
+    stream = "stream open" if kubelet.stream_open else "no stream"
+    times = f"{kubelet.registrations} registration{'s' if kubelet.registrations != 1 else ''}"
+    lines.append(f"kubelet    {state}, {stream}, for {_ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}")
+    lines.append(f"agent      {status.version}, pid {status.pid}, up {_ago(status.started_unix_seconds, now)}")
+    return "\n".join(lines)
+
+
+def _ago(then: float, now: float) -> str:
+    """Seconds since ``then`` in the two largest units: ``2h 5m``."""
+    seconds = max(0, int(now - then))
+    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
+    first = next((index for index, (number, _) in enumerate(parts) if number), 3)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number or unit == "s")

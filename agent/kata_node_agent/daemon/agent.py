@@ -1,0 +1,285 @@
+"""The running agent: starts its parts in order, keeps them going, ends them.
+
+Order of the start: locks (refuse before anything is touched), the node (so that the first list kubelet sees is true), our
+socket, then kubelet. Each part is a task of one group: if one dies of a fault of ours, all end, and systemd starts anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from kata_node_agent.api.server import ApiServer
+from kata_node_agent.config.load import Loaded, keep_restart_only
+from kata_node_agent.config.schema import Config, Mode
+from kata_node_agent.daemon import logs
+from kata_node_agent.daemon.lock import Lock
+from kata_node_agent.daemon.node import NodeView, Problem, look, plan, verdict_line
+from kata_node_agent.daemon.notify import Notifier
+from kata_node_agent.daemon.status import build_status, status_line
+from kata_node_agent.errors import AgentError, HostError, SocketError, describe_os_error
+from kata_node_agent.kubelet.devices import DeviceTable, Holdings
+from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_prefix
+from kata_node_agent.kubelet.podresources import held_devices
+from kata_node_agent.kubelet.registrar import Registrar
+from kata_node_agent.kubelet.service import DevicePluginService
+from kata_node_agent.pb import agent_pb2
+
+log = logging.getLogger(__name__)
+
+# Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
+PROBE_VALID_SECONDS = 10.0
+_PROBE_INTERVAL_SECONDS = 4.0
+_POD_RESOURCES_INTERVAL_SECONDS = 10.0
+# A look takes milliseconds; one that takes this long is stuck in the kernel.
+_LOOK_TIMEOUT_SECONDS = 30.0
+_FOLDER_POLL_SECONDS = 0.1
+
+
+class Agent:
+    """One agent, from `run` until a signal."""
+
+    def __init__(self, loaded: Loaded, reload: Callable[[], Loaded], notifier: Notifier | None = None) -> None:
+        self._loaded = loaded
+        self._reload = reload
+        self._notifier = notifier or Notifier()
+        self._stop = asyncio.Event()
+        self._look_now = asyncio.Event()
+        self._probe_now = asyncio.Event()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")
+        self._view: NodeView | None = None
+        self._looked_at = float("-inf")
+        self._verdict_since = 0.0
+        self._started = time.time()
+        self._reload_problem: Problem | None = None
+        self._table = DeviceTable()
+        self._holdings = Holdings()
+        device_plugin = self.config.device_plugin
+        self._run_lock = Lock(self.config.run_dir / "lock", f"the run directory {self.config.run_dir}")
+        self._plugin_lock = Lock(
+            device_plugin.directory / f".{socket_prefix(device_plugin.resource)}lock",
+            f"the resource {device_plugin.resource} in {device_plugin.directory}",
+        )
+        self._registrar = Registrar(device_plugin.directory, device_plugin.resource, self._new_service, self._kubelet_changed)
+        self._api = ApiServer(self.config.run_dir, self.status, self.serving)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._loaded.config
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT.
+
+        Raises:
+            AgentError: it cannot start, or cannot go on, for a reason that a person can mend.
+        """
+        loop = asyncio.get_running_loop()
+        for number, action in {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}.items():
+            loop.add_signal_handler(number, action)
+        try:
+            self._take_locks()
+            await asyncio.gather(self._look(), self._ask_pod_resources())
+            self._replan()
+            await self._api.start(self.config.health.tcp_address)
+            log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
+            await self._run_tasks()
+        except* AgentError as group:
+            raise _first(group) from None
+        finally:
+            self._notifier.stopping()
+            await self._api.stop()
+            self._plugin_lock.release()
+            self._run_lock.release()
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            log.info("stopped")
+
+    def stop(self) -> None:
+        """Begins the end."""
+        self._stop.set()
+
+    def reload(self) -> None:
+        """Takes the configuration anew; a bad one leaves the present one in force."""
+        self._notifier.reloading()
+        try:
+            loaded, waiting = keep_restart_only(self._loaded, self._reload())
+        except AgentError as error:
+            log.error("not reloaded, the configuration in force stays", extra={"why": str(error)})  # noqa: TRY400
+            self._reload_problem = Problem("ReloadFailed", error.message, error.hint or "mend it and reload again")
+        else:
+            self._loaded, self._reload_problem = loaded, None
+            logs.set_up(loaded.config.log_level)
+            log.info("reloaded")
+            if waiting:
+                text = ", ".join(waiting)
+                log.warning("changed settings take effect at a restart only", extra={"settings": text})
+                self._reload_problem = Problem("RestartNeeded", f"changed but not in force: {text}", "restart the agent")
+            self._look_now.set()
+        self._notifier.ready()
+
+    async def _run_tasks(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(part(), name=part.__name__)
+                for part in (self._talk_to_kubelet, self._watch_node, self._probe_endpoint, self._follow_pods, self._feed_watchdog)
+            ]
+            self._notifier.ready()
+            await self._stop.wait()
+            log.info("stopping")
+            for task in tasks:
+                task.cancel()
+
+    def _take_locks(self) -> None:
+        _make_folder(self.config.run_dir)
+        self._run_lock.acquire()
+        if self.config.device_plugin.directory.is_dir():
+            self._plugin_lock.acquire()
+
+    async def _talk_to_kubelet(self) -> None:
+        device_plugin = self.config.device_plugin
+        if not self._plugin_lock.held:
+            log.info("waiting for kubelet's device plugin folder", extra={"path": str(device_plugin.directory)})
+            while not device_plugin.directory.is_dir():
+                await asyncio.sleep(_FOLDER_POLL_SECONDS)
+            self._plugin_lock.acquire()
+        if removed := remove_stale_sockets(device_plugin.directory, device_plugin.resource):
+            log.info("removed sockets that a dead agent left", extra={"count": len(removed)})
+        await self._registrar.run()
+
+    def _new_service(self) -> DevicePluginService:
+        return DevicePluginService(self._table, self._holdings, lambda: Mode(self.config.mode), self._replan)
+
+    async def _watch_node(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), self.config.eligibility.interval_seconds)
+            self._look_now.clear()
+            await self._look()
+            self._replan()
+
+    async def _look(self) -> None:
+        """Looks at the node in the background; what a stuck look knew before stays, and `serving` tells that it is old."""
+        loop = asyncio.get_running_loop()
+        try:
+            view = await asyncio.wait_for(loop.run_in_executor(self._executor, look, self.config), _LOOK_TIMEOUT_SECONDS)
+        except TimeoutError:
+            log.error("the node's checks do not return", extra={"seconds": _LOOK_TIMEOUT_SECONDS})  # noqa: TRY400
+            return
+        before, self._view = self._view, view
+        self._looked_at = time.monotonic()
+        if before is None or before.verdict.verdict != view.verdict.verdict:
+            self._verdict_since = time.time()
+            log.info("verdict", extra={"verdict": verdict_line(view.verdict), "profile": view.verdict.profile})
+        for problem in view.problems:
+            if before is None or problem not in before.problems:
+                log.warning(problem.message, extra={"reason": problem.reason, "remedy": problem.remedy})
+
+    def _replan(self) -> None:
+        if self._view is None:
+            return
+        new = plan(self._view, self.config, self._holdings.indices)
+        if self._table.update(new):
+            log.info(
+                "devices",
+                extra={
+                    "healthy": len(self._table.healthy),
+                    "total": len(self._table.listed),
+                    "in_use": len(new.in_use),
+                    "limited_by": new.limit.name,
+                    "why": new.limit.message,
+                },
+            )
+        self._tell_systemd()
+
+    def _kubelet_changed(self) -> None:
+        self._probe_now.set()
+        self._tell_systemd()
+
+    async def _probe_endpoint(self) -> None:
+        while True:
+            await self._registrar.probe()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._probe_now.wait(), _PROBE_INTERVAL_SECONDS)
+            self._probe_now.clear()
+
+    async def _follow_pods(self) -> None:
+        while True:
+            await asyncio.sleep(_POD_RESOURCES_INTERVAL_SECONDS)
+            if self._registrar.stream_open and await self._ask_pod_resources():
+                self._replan()
+
+    async def _ask_pod_resources(self) -> bool:
+        """Corrects what is in use by kubelet's own word; returns whether it changed."""
+        socket = self.config.kubelet.pod_resources_socket
+        if not socket.exists():
+            return False
+        try:
+            held = await held_devices(socket, self.config.device_plugin.resource)
+        except HostError as error:
+            log.debug("pod resources not read", extra={"why": error.message})
+            return False
+        return self._holdings.reconcile(held, time.monotonic(), self._registrar.connected_since)
+
+    async def _feed_watchdog(self) -> None:
+        if (interval := self._notifier.watchdog_seconds) is None:
+            return
+        while True:
+            # Only while our loops really turn: a watchdog fed by a timer alone would vouch for a dead agent.
+            if self.serving()[""]:
+                self._notifier.watchdog()
+            await asyncio.sleep(interval / 3)
+
+    def serving(self) -> Mapping[str, bool]:
+        """Each health service, and whether it serves at this moment."""
+        now = time.monotonic()
+        fresh = now - self._looked_at < self.config.eligibility.interval_seconds + _LOOK_TIMEOUT_SECONDS
+        answered = now - self._registrar.answered_at < PROBE_VALID_SECONDS
+        view = self._view
+        return {
+            # An agent that waits for kubelet is well; one whose own endpoint does not answer is not.
+            "": fresh and (answered or self._registrar.endpoint is None or not self._registrar.endpoint.settled),
+            "eligibility": fresh and view is not None and view.verdict.verdict == "eligible",
+            "device-plugin": answered and self._registrar.stream_open,
+            "accounting": fresh and view is not None and view.budget is not None,
+            # This gate is not there yet: it never serves.
+            "nri": False,
+        }
+
+    def status(self) -> agent_pb2.Status:
+        """What `kata-node-agent status` shows."""
+        return build_status(
+            config=self.config,
+            view=self._view,
+            table=self._table,
+            registrar=self._registrar,
+            extra_problems=[self._reload_problem] if self._reload_problem else [],
+            started=self._started,
+            verdict_since=self._verdict_since,
+        )
+
+    def _tell_systemd(self) -> None:
+        if self._view is not None:
+            self._notifier.status(status_line(self._view, self._table, self._registrar))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SocketError(
+            f"{path}: {describe_os_error(error)}", hint="run as root, or choose a folder of yours with --run-dir"
+        ) from error
+
+
+def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, AgentError)  # noqa: S101 - the group holds nothing else
+    return error

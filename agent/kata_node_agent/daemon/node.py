@@ -1,0 +1,114 @@
+"""One look at the node: may it run VMs, and how much memory has it for them. Blocking; the daemon calls it in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from kata_node_agent.capacity.allocatable import MemoryBudget, eviction_threshold_bytes
+from kata_node_agent.capacity.devices import DevicePlan, Limit, plan_devices
+from kata_node_agent.config.schema import Config
+from kata_node_agent.eligibility import Verdict, evaluate
+from kata_node_agent.errors import AgentError
+from kata_node_agent.host.facts import collect
+from kata_node_agent.host.meminfo import read_meminfo
+from kata_node_agent.host.root import HostRoot
+from kata_node_agent.nodeconfig.kubelet import read_kubelet_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a person should do something about."""
+
+    reason: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What one look found.
+
+    Attributes:
+        verdict: may the node run VMs.
+        budget: its memory; ``None`` where it could not be read.
+        problems: what is wrong with the node or with what we read of it.
+    """
+
+    verdict: Verdict
+    budget: MemoryBudget | None
+    problems: tuple[Problem, ...]
+
+
+def look(config: Config) -> NodeView:
+    """Reads and judges the node. Takes milliseconds; bounded to seconds when a guest loops.
+
+    Raises:
+        ConfigError: the configuration names a profile or check that does not exist.
+    """
+    root = HostRoot(config.host_root)
+    eligibility = config.eligibility
+    verdict = evaluate(
+        collect(root),
+        profile=None if eligibility.profile == "auto" else eligibility.profile,
+        require=eligibility.require,
+        waive=eligibility.waive,
+    )
+    problems: list[Problem] = []
+    budget: MemoryBudget | None = None
+    try:
+        budget = _budget(config, root, problems)
+    except AgentError as error:
+        problems.append(Problem("MemoryUnreadable", error.message, error.hint or "see whether host_root is right"))
+    return NodeView(verdict, budget, tuple(problems))
+
+
+def _budget(config: Config, root: HostRoot, problems: list[Problem]) -> MemoryBudget:
+    memory = read_meminfo(root)
+    settings = read_kubelet_settings(root, config.kubelet.config_file)
+    if settings.problem:
+        remedy = "kubelet's defaults are used instead; make the file readable, or set kubelet.config_file"
+        problems.append(Problem("KubeletConfigurationInvalid", settings.problem, remedy))
+    ours = config.kubelet
+    return MemoryBudget(
+        capacity_bytes=memory.total_bytes,
+        system_reserved_bytes=settings.system_reserved_bytes
+        if ours.system_reserved_memory is None
+        else ours.system_reserved_memory,
+        kube_reserved_bytes=settings.kube_reserved_bytes
+        if ours.kube_reserved_memory is None
+        else ours.kube_reserved_memory,
+        eviction_hard_bytes=eviction_threshold_bytes(
+            ours.eviction_hard_memory or settings.eviction_hard_memory, memory.total_bytes
+        ),
+        hugepages_bytes=memory.hugepages_bytes,
+    )
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """The verdict, and the first check that stands in its way: ``not eligible: kvm.device: /dev/kvm does not exist``."""
+    if verdict.verdict == "eligible":
+        return "eligible"
+    wanted = "fail" if verdict.verdict == "ineligible" else "unknown"
+    blocking = [check for check in verdict.checks if check.required and check.status == wanted]
+    word = "not eligible" if verdict.verdict == "ineligible" else "eligibility unknown"
+    if not blocking:
+        return word
+    more = f" (and {len(blocking) - 1} more)" if len(blocking) > 1 else ""
+    return f"{word}: {blocking[0].id}: {blocking[0].message}{more}"
+
+
+def plan(view: NodeView, config: Config, in_use: Collection[int]) -> DevicePlan:
+    """The devices that follow from a look and from what pods hold."""
+    blocked: Limit | None = None
+    if view.verdict.verdict != "eligible":
+        blocked = Limit("eligibility", verdict_line(view.verdict))
+    elif view.budget is None:
+        blocked = Limit("memory_unreadable", "the node's memory could not be read")
+    return plan_devices(
+        allocatable_bytes=view.budget.allocatable_bytes if view.budget is not None else 0,
+        cost_of_one_bytes=config.cost_of_one_bytes,
+        max_slots=config.device_plugin.max_slots,
+        in_use=in_use,
+        blocked=blocked,
+    )

@@ -1,0 +1,98 @@
+"""What the agent says of itself, from its parts: the Status message and systemd's one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from kata_node_agent import __version__
+from kata_node_agent.capacity.allocatable import MemoryBudget
+from kata_node_agent.config.schema import Config
+from kata_node_agent.daemon.node import NodeView, Problem, verdict_line
+from kata_node_agent.kubelet.devices import DeviceTable
+from kata_node_agent.kubelet.registrar import Registrar, State
+from kata_node_agent.pb import agent_pb2 as pb
+
+
+def build_status(
+    *,
+    config: Config,
+    view: NodeView | None,
+    table: DeviceTable,
+    registrar: Registrar,
+    extra_problems: Sequence[Problem],
+    started: float,
+    verdict_since: float,
+) -> pb.Status:
+    """The Status message. Times are seconds since 1970."""
+    kubelet = registrar.status
+    problems = [*_kubelet_problems(registrar), *(_node_problems(view) if view else []), *extra_problems]
+    return pb.Status(
+        version=__version__,
+        pid=os.getpid(),
+        started_unix_seconds=started,
+        verdict=view.verdict.verdict if view else "unknown",
+        profile=view.verdict.profile if view else "",
+        verdict_since_unix_seconds=verdict_since,
+        mode=config.mode,
+        resource=config.device_plugin.resource,
+        slots=pb.Slots(
+            total=len(table.listed),
+            healthy=len(table.healthy),
+            in_use=len(table.plan.in_use),
+            limited_by=table.plan.limit.name,
+            limited_by_message=table.plan.limit.message,
+        ),
+        kubelet=pb.Kubelet(
+            registered=kubelet.state is State.REGISTERED,
+            stream_open=registrar.stream_open,
+            since_unix_seconds=kubelet.since,
+            registrations=kubelet.registrations,
+            last_error=kubelet.last_error,
+            socket=str(registrar.socket_path),
+        ),
+        memory=_memory(view.budget, config, len(table.plan.in_use)) if view and view.budget else None,
+        problems=[pb.Problem(reason=p.reason, message=p.message, remedy=p.remedy) for p in problems],
+    )
+
+
+def _memory(budget: MemoryBudget, config: Config, in_use: int) -> pb.Memory:
+    committed = in_use * config.cost_of_one_bytes
+    return pb.Memory(
+        capacity_bytes=budget.capacity_bytes,
+        system_reserved_bytes=budget.system_reserved_bytes,
+        kube_reserved_bytes=budget.kube_reserved_bytes,
+        eviction_hard_bytes=budget.eviction_hard_bytes,
+        hugepages_bytes=budget.hugepages_bytes,
+        allocatable_bytes=budget.allocatable_bytes,
+        cost_of_one_bytes=config.cost_of_one_bytes,
+        committed_bytes=committed,
+        free_bytes=max(0, budget.allocatable_bytes - committed),
+    )
+
+
+def _kubelet_problems(registrar: Registrar) -> list[Problem]:
+    state, error = registrar.status.state, registrar.status.last_error
+    if state is State.REGISTERED:
+        return []
+    if state is State.REGISTERING:
+        remedy = "see whether kubelet runs (systemctl status kubelet); the agent tries again by itself"
+        return [Problem("NotRegistered", f"not registered with kubelet: {error or 'the first try is under way'}", remedy)]
+    remedy = "start kubelet; if its folder is another one, set device_plugin.directory"
+    return [Problem("KubeletAbsent", f"{state.value}: {registrar.socket_path}", remedy)]
+
+
+def _node_problems(view: NodeView) -> list[Problem]:
+    wanted = {"ineligible": "fail", "unknown": "unknown"}.get(view.verdict.verdict, "")
+    failed = [
+        Problem(check.reason, f"{check.id}: {check.message}", check.remedy)
+        for check in view.verdict.checks
+        if check.required and check.status == wanted
+    ]
+    return [*failed, *view.problems]
+
+
+def status_line(view: NodeView, table: DeviceTable, registrar: Registrar) -> str:
+    """For `systemctl status`: ``registered; 9 of 11 slots healthy, 2 in use; eligible``."""
+    slots = f"{len(table.healthy)} of {len(table.listed)} slots healthy, {len(table.plan.in_use)} in use"
+    return f"{registrar.status.state}; {slots}; {verdict_line(view.verdict)}"
