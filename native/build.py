@@ -15,6 +15,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent if "__file__" in globals() else Path("native").resolve()
 SOURCES = (
     "cpuid.c",
+    "folder.c",
     "kvm.c",
     "kvm_budget.c",
     "kvm_names.c",

@@ -2,7 +2,8 @@
  * The face of the native layer: what Python may call, and nothing else.
  *
  * Every function returns 0 or an errno. None of them exits, prints, keeps state, installs a signal handler or leaves
- * a descriptor, a mapping, a timer, a signal mask or a CPU affinity behind, whatever fails. All may run on any
+ * a descriptor (but the one it was asked for), a mapping, a timer, a signal mask or a CPU affinity behind, whatever
+ * fails. All may run on any
  * thread, several at a time.
  *
  * What stands between the two "cffi" lines is also read by build.py: plain declarations, enum constants and
@@ -76,6 +77,14 @@ struct kna_kvm_probe {
  * `budget_nanoseconds` bounds the guest's run, whatever the guest does; it is kept between 1 ms and 60 s.
  */
 int kna_kvm_probe(const char *path, int guest, int64_t budget_nanoseconds, struct kna_kvm_probe *probe);
+
+/* ---- folder.c ---- */
+
+/*
+ * Watches what is made, removed or renamed in a folder, and the folder itself. EMFILE: the user's inotify
+ * instances are used up.
+ */
+int kna_watch_folder(const char *path, int *descriptor);
 
 /* ---- kvm_names.c: never NULL; "" for a number without a name ---- */
 

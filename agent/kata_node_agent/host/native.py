@@ -61,6 +61,7 @@ class _Lib(Protocol):
     def kna_cpuid(self, leaf: int, subleaf: int, result: object) -> int: ...
     def kna_cpuid_read(self, cpu: int, leaves: object, count: object) -> int: ...
     def kna_kvm_probe(self, path: object, guest: int, budget_nanoseconds: int, probe: object) -> int: ...
+    def kna_watch_folder(self, path: object, descriptor: object) -> int: ...
     def kna_step_name(self, step: int) -> object: ...
     def kna_capability_name(self, index: int) -> object: ...
     def kna_exit_name(self, exit_reason: int) -> object: ...
@@ -194,6 +195,21 @@ def probe_kvm(path: str = "/dev/kvm", *, timeout_seconds: float = 1.0) -> KvmPro
         ValueError: the arguments make no sense.
     """
     return _probe(path, timeout_seconds, _GUEST_COMPUTE)
+
+
+def watch_folder(path: str) -> int:
+    """A non-blocking descriptor that becomes readable when something in the folder is made, removed or renamed.
+
+    What is read from it are inotify(7) events. The caller closes it.
+
+    Raises:
+        OSError: no such folder, or no inotify instance left (EMFILE).
+    """
+    descriptor = _ffi.new("int *")
+    error = _lib.kna_watch_folder(os.fsencode(path), descriptor)
+    if error:
+        raise OSError(error, os.strerror(error), path)
+    return cast(int, descriptor[0])
 
 
 def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:

@@ -67,7 +67,7 @@ class FolderWatch:
             return
         self.close()
         try:
-            self._descriptor = native.inotify_open(str(self._directory))
+            self._descriptor = native.watch_folder(str(self._directory))
         except OSError as error:
             if not self._complained:
                 log.warning("no inotify, polling instead", extra={"why": describe_os_error(error)})
