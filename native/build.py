@@ -1,7 +1,7 @@
 """Builds ``kata_node_agent._native`` from the C files beside this one.
 
-setup.py uses ``ffibuilder``. Run as a program, this compiles the module in place, beside the Python sources, which
-is all that a working copy on the path needs.
+setup.py uses ``ffibuilder``. Run as a program, this compiles the module in place, beside the Python sources,
+which is all that a working copy on the path needs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-HERE = Path(__file__).resolve().parent if "__file__" in globals() else Path("native").resolve()
+HERE = Path(__file__).resolve().parent
 SOURCES = (
     "cpuid.c",
     "folder.c",

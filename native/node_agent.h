@@ -3,8 +3,7 @@
  *
  * Every function returns 0 or an errno. None of them exits, prints, keeps state, installs a signal handler or leaves
  * a descriptor (but the one it was asked for), a mapping, a timer, a signal mask or a CPU affinity behind, whatever
- * fails. All may run on any
- * thread, several at a time.
+ * fails. All may run on any thread, several at a time.
  *
  * What stands between the two "cffi" lines is also read by build.py: plain declarations, enum constants and
  * fixed-width types only.

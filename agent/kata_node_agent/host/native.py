@@ -1,8 +1,8 @@
 """The typed face of the compiled module: CPUID and the proof that KVM runs a guest.
 
 The only room that knows ``_native``; no other touches ``ffi`` or ``lib``. Importing it calls nothing. Every
-function may be called on any thread, lets other threads run during native calls, and leaves nothing behind: no
-descriptor, no mapping, no CPU affinity, no signal mask.
+function may be called on any thread, lets other threads run during native calls, and leaves nothing behind:
+no mapping, no CPU affinity, no signal mask, and no descriptor but the one it was asked for.
 
 These read the machine we run on, whatever ``--host-root`` says: a processor has no other root.
 """
@@ -110,8 +110,8 @@ class KvmProbe:
     Attributes:
         step: the first step that failed, or :attr:`Step.DONE`.
         errno: why; 0 when done. Besides what the kernel says: at DEVICE ENODEV (no character device); at
-            API_VERSION EPROTO (not 12); at RUN ENOSYS (``guest_supported`` is false: not attempted), ETIMEDOUT,
-            EIO (an exit the guest never causes); at VALUE ENODATA (none), EBADMSG (a wrong one).
+            API_VERSION EPROTO (not 12); at RUN ENOSYS (``guest_supported`` is false: not attempted),
+            ETIMEDOUT, EIO (an exit the guest never causes); at VALUE ENODATA (none), EBADMSG (a wrong one).
         api_version: ``None`` before it is known. 12 on every Linux since 2.6.22.
         exit_reason: the last KVM exit; ``None`` when the guest was not run.
         exit_reason_name: ``KVM_EXIT_HLT`` and so on; empty for none, or one we have no name for.
