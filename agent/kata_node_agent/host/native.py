@@ -198,7 +198,7 @@ def probe_kvm(path: str = "/dev/kvm", *, timeout_seconds: float = 1.0) -> KvmPro
 
 
 def watch_folder(path: str) -> int:
-    """A non-blocking descriptor that becomes readable when something in the folder is made, removed or renamed.
+    """A non-blocking descriptor, readable when something in the folder is made, removed or renamed.
 
     What is read from it are inotify(7) events. The caller closes it.
 
@@ -206,7 +206,7 @@ def watch_folder(path: str) -> int:
         OSError: no such folder, or no inotify instance left (EMFILE).
     """
     descriptor = _ffi.new("int *")
-    error = _lib.kna_watch_folder(os.fsencode(path), descriptor)
+    error = _lib.kna_watch_folder(_path(path), descriptor)
     if error:
         raise OSError(error, os.strerror(error), path)
     return cast(int, descriptor[0])
@@ -218,12 +218,16 @@ def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:
         raise ValueError(
             f"timeout_seconds is above 0 and up to {MAX_TIMEOUT_SECONDS:g}, not {timeout_seconds}"
         )
-    raw_path = os.fsencode(path)
-    if b"\0" in raw_path:
-        raise ValueError(f"a path has no NUL: {path!r}")
     raw = _ffi.new("struct kna_kvm_probe *")
-    _lib.kna_kvm_probe(raw_path, guest, round(timeout_seconds * 1e9), raw)
+    _lib.kna_kvm_probe(_path(path), guest, round(timeout_seconds * 1e9), raw)
     return _from_raw(cast(_Probe, raw))
+
+
+def _path(path: str) -> bytes:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError(f"a path has no NUL: {path!r}")
+    return encoded
 
 
 def _from_raw(raw: _Probe) -> KvmProbe:
