@@ -17,10 +17,10 @@ _MAX_BYTES = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class MemInfo:
-    """Memory of the node in bytes; ``None`` where the kernel does not say, or says something that is no number.
+    """Memory of the node in bytes; ``None`` where the kernel does not say, or says what is no number.
 
-    ``hugepages_total`` and its siblings are counts of pages of the default huge page size; ``hugetlb_bytes`` is the
-    memory in huge pages of all sizes.
+    ``hugepages_total`` and its siblings are counts of pages of the default huge page size; ``hugetlb_bytes``
+    is the memory in huge pages of all sizes.
     """
 
     total_bytes: int
@@ -46,7 +46,7 @@ class MemInfo:
 
     @property
     def hugepages_bytes(self) -> int:
-        """Memory taken out for huge pages: of all sizes where the kernel says so (Linux 4.16), else of the default one."""
+        """Memory set aside as huge pages: of all sizes where the kernel says so, else of the default one."""
         if self.hugetlb_bytes is not None:
             return self.hugetlb_bytes
         return (self.hugepages_total or 0) * (self.hugepage_size_bytes or 0)

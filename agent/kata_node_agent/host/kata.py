@@ -1,0 +1,139 @@
+"""Whether Kata Containers is on the node: runtime binary, configuration, and a handler that leads to it.
+
+Presence only: what the configuration means is another room's. Being absent is no fault, as the operator installs
+Kata after the node is found eligible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kata_node_agent.host.root import HostRoot
+
+BINARIES = (
+    "/usr/bin/containerd-shim-kata-v2",
+    "/usr/local/bin/containerd-shim-kata-v2",
+    "/opt/kata/bin/containerd-shim-kata-v2",
+    "/opt/kata/runtime-rs/bin/containerd-shim-kata-v2",
+)
+# Each runtime's own order of search.
+CONFIGURATIONS = (
+    "/etc/kata-containers/configuration.toml",
+    "/usr/share/kata-containers/defaults/configuration.toml",
+    "/usr/share/defaults/kata-containers/configuration.toml",
+    "/opt/kata/share/defaults/kata-containers/configuration.toml",
+    "/etc/kata-containers/runtime-rs/configuration.toml",
+    "/usr/share/defaults/kata-containers/runtime-rs/configuration.toml",
+    "/opt/kata/share/defaults/kata-containers/runtime-rs/configuration.toml",
+)
+CRIO = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d", "/usr/share/crio/crio.conf.d")
+CONTAINERD = ("/etc/containerd/config.toml", "/etc/containerd/conf.d", "/etc/containerd/config.toml.d")
+_CONTAINERD_PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class KataHandler:
+    """A handler of the container runtime (``crio`` or ``containerd``) that starts Kata."""
+
+    name: str
+    runtime: str
+    config_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KataFacts:
+    """What of Kata was found; ``unreadable`` names runtime configurations that could not be understood."""
+
+    binaries: tuple[str, ...] = ()
+    configurations: tuple[str, ...] = ()
+    handlers: tuple[KataHandler, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+def read_kata(root: HostRoot) -> KataFacts | None:
+    """What of Kata is on the node; ``None`` in a tree that has neither /usr, /opt nor /etc to look in."""
+    if not any(root.exists(folder) for folder in ("/usr", "/opt", "/etc")):
+        return None
+    handlers: dict[tuple[str, str], KataHandler] = {}
+    unreadable: list[str] = []
+    for runtime, places, find in (
+        ("crio", CRIO, crio_handlers),
+        ("containerd", CONTAINERD, containerd_handlers),
+    ):
+        for path in _files(root, places):
+            document = _toml(root, path)
+            if document is None:
+                unreadable.append(path)
+                continue
+            # Later files override earlier ones.
+            handlers.update({(runtime, found.name): found for found in find(document)})
+    named = [handler.config_path for handler in handlers.values() if handler.config_path]
+    return KataFacts(
+        binaries=tuple(path for path in BINARIES if root.exists(path)),
+        configurations=tuple(path for path in dict.fromkeys((*CONFIGURATIONS, *named)) if root.exists(path)),
+        handlers=tuple(handlers[key] for key in sorted(handlers)),
+        unreadable=tuple(unreadable),
+    )
+
+
+def crio_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
+    """Handlers of a CRI-O configuration that start VMs."""
+    for name, table in _table(document, "crio", "runtime", "runtimes").items():
+        path = table.get("runtime_path") if isinstance(table, dict) else None
+        if not isinstance(table, dict) or (
+            table.get("runtime_type") != "vm" and not (isinstance(path, str) and "kata" in path)
+        ):
+            continue
+        yield KataHandler(name, "crio", _text(table.get("runtime_config_path")))
+
+
+def containerd_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
+    """Handlers of a containerd configuration (version 2 or 3) whose shim is Kata's."""
+    for plugin in _CONTAINERD_PLUGINS:
+        for name, table in _table(document, "plugins", plugin, "containerd", "runtimes").items():
+            if not isinstance(table, dict) or "kata" not in _text(table.get("runtime_type")):
+                continue
+            yield KataHandler(name, "containerd", _text(_table(table, "options").get("ConfigPath")))
+
+
+def _files(root: HostRoot, places: tuple[str, ...]) -> Iterator[str]:
+    for place in places:
+        if not place.endswith(".d"):
+            if root.exists(place):
+                yield place
+            continue
+        for name in root.list_names(place):
+            if not name.startswith(".") and name.endswith((".conf", ".toml")) or "kata" in name:
+                yield f"{place}/{name}"
+
+
+def _toml(root: HostRoot, path: str) -> Mapping[str, Any] | None:
+    text = root.try_read_text(path, 1 << 20)
+    if text is None:
+        return None
+    if "kata" not in text and '"vm"' not in text and "'vm'" not in text:
+        # Most nodes' files: not worth the parser's import.
+        return {}
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):
+        # ValueError: its own error, and int()'s for numbers of thousands of digits.
+        return None
+
+
+def _table(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        inner = document.get(key)
+        if not isinstance(inner, dict):
+            return {}
+        document = inner
+    return document
+
+
+def _text(value: object) -> str:
+    return value[:4096] if isinstance(value, str) else ""
