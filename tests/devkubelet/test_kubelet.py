@@ -11,12 +11,12 @@ import pytest
 from kata_node_agent.devkubelet import events
 from kata_node_agent.devkubelet.kubelet import DevKubelet, Timing
 from kata_node_agent.devkubelet.names import SANDBOX_RESOURCE
-from kata_node_agent.errors import SocketError
+from kata_node_agent.errors import BusyError, SocketError
+
+from tests.devkubelet.support import TinyPlugin
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from devkubelet.conftest import TinyPlugin
 
 QUICK = Timing(dial_timeout_seconds=0.3)
 
@@ -65,11 +65,9 @@ def test_between_the_wiped_directory_and_kubelet_sock_is_a_gap(directory: Path) 
     asyncio.run(main())
 
 
-def test_a_plugin_that_serves_and_registers_shows_its_devices(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_a_plugin_that_serves_and_registers_shows_its_devices(directory: Path) -> None:
     async def main() -> None:
-        async with DevKubelet(directory) as kubelet, tiny_plugin(directory) as plugin:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory) as plugin:
             assert (await kubelet.wait_for_devices(2)).capacity == 2
             assert plugin.options_asked == 1
             await plugin.change(unhealthy=("d1",))
@@ -78,12 +76,10 @@ def test_a_plugin_that_serves_and_registers_shows_its_devices(
     asyncio.run(main())
 
 
-def test_a_plugin_that_registers_before_it_serves_is_refused(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_a_plugin_that_registers_before_it_serves_is_refused(directory: Path) -> None:
     async def main() -> None:
         async with DevKubelet(directory, timing=QUICK) as kubelet:
-            plugin = tiny_plugin(directory)
+            plugin = TinyPlugin(directory)
             code, text = await refusal(plugin)
             assert code is grpc.StatusCode.UNKNOWN
             assert text == "failed to dial device plugin: context deadline exceeded"
@@ -93,12 +89,10 @@ def test_a_plugin_that_registers_before_it_serves_is_refused(
     asyncio.run(main())
 
 
-def test_a_plugin_that_serves_while_kubelet_still_dials_is_accepted(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_a_plugin_that_serves_while_kubelet_still_dials_is_accepted(directory: Path) -> None:
     async def main() -> None:
         async with DevKubelet(directory) as kubelet:
-            plugin = tiny_plugin(directory)
+            plugin = TinyPlugin(directory)
             register = asyncio.create_task(plugin.register())
             await asyncio.sleep(0.2)
             await plugin.serve()
@@ -121,11 +115,11 @@ def test_a_plugin_that_serves_while_kubelet_still_dials_is_accepted(
     ],
 )
 def test_a_registration_that_kubelet_cannot_take_is_refused_in_its_words(
-    directory: Path, tiny_plugin: type[TinyPlugin], request_: dict[str, str], text: str
+    directory: Path, request_: dict[str, str], text: str
 ) -> None:
     async def main() -> None:
         async with DevKubelet(directory, timing=QUICK):
-            plugin = tiny_plugin(directory)
+            plugin = TinyPlugin(directory)
             await plugin.serve()
             assert await refusal(plugin, **request_) == (grpc.StatusCode.UNKNOWN, text)
             await plugin.stop()
@@ -134,11 +128,11 @@ def test_a_registration_that_kubelet_cannot_take_is_refused_in_its_words(
 
 
 def test_when_the_stream_ends_every_device_is_unhealthy_and_after_the_grace_the_resource_is_gone(
-    directory: Path, tiny_plugin: type[TinyPlugin]
+    directory: Path,
 ) -> None:
     async def main() -> None:
         async with DevKubelet(directory, timing=Timing(grace_seconds=0.4)) as kubelet:
-            async with tiny_plugin(directory):
+            async with TinyPlugin(directory):
                 await kubelet.wait_for_devices(2)
             assert (await kubelet.wait_for_devices(0)).capacity == 2
             await kubelet.log.wait(lambda: bool(kubelet.log.of(events.ResourceDropped)), 3, "drop")
@@ -147,15 +141,13 @@ def test_when_the_stream_ends_every_device_is_unhealthy_and_after_the_grace_the_
     asyncio.run(main())
 
 
-def test_a_plugin_that_comes_back_within_the_grace_keeps_the_resource(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_a_plugin_that_comes_back_within_the_grace_keeps_the_resource(directory: Path) -> None:
     async def main() -> None:
         async with DevKubelet(directory, timing=Timing(grace_seconds=0.4)) as kubelet:
-            async with tiny_plugin(directory):
+            async with TinyPlugin(directory):
                 await kubelet.wait_for_devices(2)
             await kubelet.wait_for_devices(0)
-            async with tiny_plugin(directory, "again.sock"):
+            async with TinyPlugin(directory, "again.sock"):
                 await kubelet.wait_for_devices(2)
                 await asyncio.sleep(0.7)
                 assert kubelet.counts().allocatable == 2
@@ -164,12 +156,12 @@ def test_a_plugin_that_comes_back_within_the_grace_keeps_the_resource(
 
 
 def test_a_second_plugin_takes_over_silently_and_its_end_takes_the_first_ones_devices_with_it(
-    directory: Path, tiny_plugin: type[TinyPlugin]
+    directory: Path,
 ) -> None:
     async def main() -> None:
-        async with DevKubelet(directory) as kubelet, tiny_plugin(directory, "first.sock") as first:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory, "first.sock") as first:
             await kubelet.wait_for_devices(2)
-            async with tiny_plugin(directory, "second.sock", device_ids=("e0", "e1", "e2")) as second:
+            async with TinyPlugin(directory, "second.sock", device_ids=("e0", "e1", "e2")) as second:
                 await kubelet.wait_for_devices(3)
                 assert kubelet.log.of(events.TakenOver)[0].previous == "first.sock"
                 assert kubelet.endpoints() == ["first.sock", "second.sock"]
@@ -183,15 +175,13 @@ def test_a_second_plugin_takes_over_silently_and_its_end_takes_the_first_ones_de
     asyncio.run(main())
 
 
-def test_the_end_of_a_plugin_that_was_taken_over_stops_the_new_one_too(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_the_end_of_a_plugin_that_was_taken_over_stops_the_new_one_too(directory: Path) -> None:
     async def main() -> None:
         async with DevKubelet(directory) as kubelet:
-            first = tiny_plugin(directory, "first.sock")
+            first = TinyPlugin(directory, "first.sock")
             await first.serve()
             await first.register()
-            async with tiny_plugin(directory, "second.sock") as second:
+            async with TinyPlugin(directory, "second.sock") as second:
                 await kubelet.wait_for_devices(2)
                 await first.stop()
                 await kubelet.wait_for_devices(0)
@@ -205,9 +195,9 @@ def test_the_end_of_a_plugin_that_was_taken_over_stops_the_new_one_too(
     asyncio.run(main())
 
 
-def test_a_list_larger_than_4_mib_ends_the_stream(directory: Path, tiny_plugin: type[TinyPlugin]) -> None:
+def test_a_list_larger_than_4_mib_ends_the_stream(directory: Path) -> None:
     async def main() -> None:
-        async with DevKubelet(directory) as kubelet, tiny_plugin(directory) as plugin:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory) as plugin:
             await kubelet.wait_for_devices(2)
             await plugin.change(device_ids=tuple(f"{'x' * 60}-{number:06d}" for number in range(60_000)))
             await kubelet.wait_for_devices(0, timeout_seconds=20)
@@ -216,11 +206,9 @@ def test_a_list_larger_than_4_mib_ends_the_stream(directory: Path, tiny_plugin: 
     asyncio.run(main())
 
 
-def test_a_crash_leaves_sockets_that_refuse_and_ends_the_streams(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_a_crash_leaves_sockets_that_refuse_and_ends_the_streams(directory: Path) -> None:
     async def main() -> None:
-        async with DevKubelet(directory) as kubelet, tiny_plugin(directory) as plugin:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory) as plugin:
             await kubelet.wait_for_devices(2)
             await kubelet.crash()
             assert kubelet.socket.is_socket()
@@ -234,12 +222,10 @@ def test_a_crash_leaves_sockets_that_refuse_and_ends_the_streams(
     asyncio.run(main())
 
 
-def test_a_restarted_kubelet_knows_no_device_until_the_plugin_registers_again(
-    directory: Path, tiny_plugin: type[TinyPlugin]
-) -> None:
+def test_a_restarted_kubelet_knows_no_device_until_the_plugin_registers_again(directory: Path) -> None:
     async def main() -> None:
         async with DevKubelet(directory) as kubelet:
-            plugin = tiny_plugin(directory)
+            plugin = TinyPlugin(directory)
             await plugin.serve()
             await plugin.register()
             await kubelet.wait_for_devices(2)
@@ -247,7 +233,7 @@ def test_a_restarted_kubelet_knows_no_device_until_the_plugin_registers_again(
             assert not (directory / "tiny.sock").exists()
             assert kubelet.resources() == [SANDBOX_RESOURCE]
             assert kubelet.counts().capacity == 0
-            async with tiny_plugin(directory, "again.sock"):
+            async with TinyPlugin(directory, "again.sock"):
                 await kubelet.wait_for_devices(2)
                 assert len(await kubelet.wait_for_registrations(2)) == 2
             await plugin.stop()
@@ -255,9 +241,9 @@ def test_a_restarted_kubelet_knows_no_device_until_the_plugin_registers_again(
     asyncio.run(main())
 
 
-def test_a_path_longer_than_a_socket_may_have_is_refused_with_a_remedy(folder: Path) -> None:
+def test_a_path_longer_than_a_socket_may_have_is_refused_with_a_remedy(short_dir: Path) -> None:
     with pytest.raises(SocketError, match="107") as caught:
-        asyncio.run(DevKubelet(folder / ("long" * 20) / "device-plugins").start())
+        asyncio.run(DevKubelet(short_dir / ("long" * 20) / "device-plugins").start())
     assert caught.value.reason == "SocketPathTooLong"
     assert "--dir" in caught.value.hint
 
@@ -267,3 +253,14 @@ def test_a_directory_in_the_place_of_the_socket_is_an_error_and_not_removed(dire
     with pytest.raises(SocketError, match=r"kubelet\.sock"):
         asyncio.run(DevKubelet(directory).start())
     assert (directory / "kubelet.sock").is_dir()
+
+
+def test_a_folder_where_a_kubelet_runs_already_is_left_alone(directory: Path) -> None:
+    async def main() -> None:
+        async with DevKubelet(directory) as first, TinyPlugin(directory) as plugin:
+            with pytest.raises(BusyError, match="a kubelet is running here"):
+                await DevKubelet(directory).start()
+            assert (directory / plugin.endpoint).is_socket()
+            await first.wait_for_devices(2)
+
+    asyncio.run(main())

@@ -206,5 +206,8 @@ def _word(value: object) -> str:
     if isinstance(value, tuple):
         shown = ",".join(str(item) for item in value[:8])
         return (f"{shown},…({len(value)})" if len(value) > 8 else shown) or "-"
-    text = str(value).replace("\n", " ")
-    return f'"{text}"' if " " in text or not text else text
+    # Foreign texts: no value may forge a line, or move the cursor.
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    if text and not set(text) & set(' "='):
+        return text
+    return '"' + text.replace('"', '\\"') + '"'

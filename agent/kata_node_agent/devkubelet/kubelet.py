@@ -48,8 +48,9 @@ from kata_node_agent.devkubelet.podresources import PodResources
 from kata_node_agent.devkubelet.pods import Pods
 from kata_node_agent.devkubelet.registration import Registration
 from kata_node_agent.devkubelet.state import Counts, DeviceManager
-from kata_node_agent.errors import AgentError, SocketError, describe_os_error
+from kata_node_agent.errors import AgentError, BusyError, SocketError, describe_os_error
 from kata_node_agent.pb import deviceplugin_pb2_grpc, podresources_pb2_grpc
+from kata_node_agent.sockets import identity_of, refuses_connections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +133,11 @@ class DevKubelet:
             raise AgentError("the development kubelet already runs", reason="AlreadyRunning")
         check_socket_path(self.directory, room_bytes=1 + PLUGIN_SOCKET_NAME_BYTES)
         check_socket_path(self.pod_resources_socket)
+        if identity_of(self.socket) and not refuses_connections(self.socket):
+            # No kubelet asks this. But it may be a real node's, and we are about to delete its plugins.
+            raise BusyError(
+                f"{self.socket}: a kubelet is running here", hint="give another folder with --dir"
+            )
         life = self._prepare()
         try:
             for folder in (self.directory, self.pod_resources_socket.parent):

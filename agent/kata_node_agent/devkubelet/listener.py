@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from kata_node_agent.devkubelet.names import check_socket_path
 from kata_node_agent.errors import SocketError, describe_os_error
+from kata_node_agent.sockets import make_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,6 @@ class LeavingListener:
     """
 
     def __init__(self, path: Path) -> None:
-        check_socket_path(path)
         self.path = path
         # SO_REUSEPORT means nothing for Unix sockets, and only costs a probe.
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -37,7 +36,9 @@ class LeavingListener:
 
         Raises:
             SocketError: the folder or the socket cannot be used.
+            BusyError: somebody listens there.
         """
+        make_room(self.path)
         try:
             self._folder = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self.server.add_insecure_port(f"unix:/proc/self/fd/{self._folder}/{self.path.name}")
@@ -45,8 +46,7 @@ class LeavingListener:
             raise SocketError(f"{self.path}: {describe_os_error(error)}") from error
         except RuntimeError as error:
             raise SocketError(
-                f"{self.path}: cannot be listened on",
-                hint="something else than a stale socket is there, or the folder may not be written",
+                f"{self.path}: cannot be listened on", hint="may its folder be written?"
             ) from error
         await self.server.start()
 

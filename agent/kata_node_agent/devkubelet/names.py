@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import SocketError
+from kata_node_agent.sockets import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +20,6 @@ API_VERSION = "v1beta1"
 SANDBOX_RESOURCE = "katacontainers.io/sandbox"
 KUBELET_SOCKET = "kubelet.sock"
 
-# sockaddr_un.sun_path has 108 bytes on Linux, one of them for the final NUL.
-MAX_SOCKET_PATH_BYTES = 107
 # Room for a plugin's own socket name, which is fresh for each listener.
 PLUGIN_SOCKET_NAME_BYTES = 40
 
@@ -52,10 +51,10 @@ def check_socket_path(path: Path, *, room_bytes: int = 0) -> None:
         SocketError: the path is longer than the kernel's structure.
     """
     length = len(os.fsencode(path)) + room_bytes
-    if length > MAX_SOCKET_PATH_BYTES:
+    if length > MAX_PATH_BYTES:
         what = f"{length} bytes with a socket name in it" if room_bytes else f"{length} bytes"
         raise SocketError(
-            f"{path}: {what}; a Unix socket's path may have {MAX_SOCKET_PATH_BYTES}",
+            f"{path}: {what}; a Unix socket's path may have {MAX_PATH_BYTES}",
             hint="use a shorter folder, such as --dir /tmp/kata",
             reason="SocketPathTooLong",
         )

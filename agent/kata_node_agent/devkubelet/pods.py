@@ -76,6 +76,8 @@ class Pods:
         """
         if not containers or overhead < 0 or any(count < 0 for count in containers.values()):
             raise PodError(f"pod {namespace}/{name}: needs at least one container, and no negative number")
+        if "/" in namespace + name:
+            raise PodError(f"pod {namespace}/{name}: neither namespace nor name may have a slash")
         pod = Pod(
             namespace,
             name,
