@@ -218,8 +218,9 @@ def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:
         raise ValueError(
             f"timeout_seconds is above 0 and up to {MAX_TIMEOUT_SECONDS:g}, not {timeout_seconds}"
         )
+    encoded = _path(path)
     raw = _ffi.new("struct kna_kvm_probe *")
-    _lib.kna_kvm_probe(_path(path), guest, round(timeout_seconds * 1e9), raw)
+    _lib.kna_kvm_probe(encoded, guest, round(timeout_seconds * 1e9), raw)
     return _from_raw(cast(_Probe, raw))
 
 
