@@ -499,8 +499,8 @@ def test_watching_what_is_no_folder_is_an_os_error(tmp_path: Path) -> None:
 
 # ---- calls that the kernel refuses ----
 
-# Runs in a process of its own, as a seccomp filter stays for good: refuses one system call (if `second` is not
-# None, only with that second argument) with an errno, then probes three times.
+# Runs in a process of its own, as a seccomp filter stays for good: refuses one system call with an errno (if
+# `second` is not None, only with that second argument), then probes three times.
 CONFINED = textwrap.dedent("""
     import ctypes, json, os, signal, struct, sys
     from kata_node_agent.errors import HostError
