@@ -1,6 +1,7 @@
 /*
  * The guest on s390x: in supervisor state without address translation. It shows its value with a DIAGNOSE that the
  * kernel has no use for, which becomes an exit with the instruction, and ends by loading a disabled wait PSW.
+ * Written from the Principles of Operation and the KVM API; no such machine has run it yet.
  *
  * Before Linux 6.5 or so KVM_CREATE_VM fails with EINVAL in a program that is not linked with --s390-pgste, as
  * Python is not, unless the sysctl vm.allocate_pgste is 1.

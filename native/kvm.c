@@ -13,13 +13,12 @@
 #define _GNU_SOURCE
 #include "node_agent.h"
 
-#include "kvm_budget.h"
 #include "kvm_guest.h"
 #include "kvm_names.h"
+#include "kvm_run.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -32,9 +31,6 @@
 
 /* KVM_CREATE_VM gives up when the thread gets a signal; as often as this it is tried again. */
 #define CREATE_ATTEMPTS 100
-
-/* More work than a lucky guess, and a fraction of a millisecond where every guest instruction is emulated. */
-#define ROUNDS 16
 
 struct machine {
     int device, vm, vcpu;    /* -1: not open */
@@ -125,86 +121,6 @@ static int map_vcpu(struct machine *machine) {
     return 0;
 }
 
-/* A sum whose result nobody knows beforehand: not a constant that could be there by accident, or from last time. */
-static struct guest_input choose_input(void) {
-    uint64_t now = (uint64_t)monotonic_nanoseconds();
-
-    return (struct guest_input){.state = (uint32_t)now, .factor = (uint32_t)(now >> 20) | 1, .rounds = ROUNDS};
-}
-
-static uint32_t compute(const struct guest_input *input) {
-    uint32_t state = input->state;
-
-    for (uint32_t left = input->rounds; left; left--) {
-        state = state * input->factor + left;
-        state = state << 5 | state >> 27;
-    }
-    return state;
-}
-
-static uint64_t exit_detail(const struct kvm_run *run) {
-    switch (run->exit_reason) {
-    case KVM_EXIT_UNKNOWN:
-        return run->hw.hardware_exit_reason;
-    case KVM_EXIT_FAIL_ENTRY:
-        return run->fail_entry.hardware_entry_failure_reason;
-    case KVM_EXIT_INTERNAL_ERROR:
-        return run->internal.suberror;
-    case KVM_EXIT_IO:
-        return run->io.port;
-    case KVM_EXIT_MMIO:
-        return run->mmio.phys_addr;
-    case KVM_EXIT_SYSTEM_EVENT:
-        return run->system_event.type;
-    default:
-        return 0;
-    }
-}
-
-/* Enters the guest until it halts, fails, or its time is over. */
-static int enter_guest(const struct machine *machine, const struct budget *budget, struct kna_kvm_probe *probe) {
-    for (;;) {
-        int error = ioctl(machine->vcpu, KVM_RUN, 0) < 0 ? errno : 0;
-
-        probe->exit_reason = error == EINTR ? KVM_EXIT_INTR : (int32_t)machine->run->exit_reason;
-        probe->exit_detail = error ? 0 : exit_detail(machine->run);
-        if (error && error != EINTR && error != EAGAIN)
-            return error;
-        if (!error) {
-            enum guest_event event = guest_exit(machine->run, &probe->value);
-
-            if (event == GUEST_HALTED)
-                return 0;
-            if (event == GUEST_WRONG)
-                return EIO;
-            if (event == GUEST_VALUE)
-                probe->has_value = 1;
-        }
-        if (budget_is_spent(budget))
-            return ETIMEDOUT;
-    }
-}
-
-static int run_guest(const struct machine *machine, int64_t budget_nanoseconds, struct kna_kvm_probe *probe) {
-    struct budget budget;
-    int64_t start;
-    int error = budget_start(&budget, machine->vcpu, budget_nanoseconds);
-
-    if (error)
-        return error;
-    start = monotonic_nanoseconds();
-    error = enter_guest(machine, &budget, probe);
-    probe->guest_nanoseconds = monotonic_nanoseconds() - start;
-    budget_finish(&budget);
-    return error;
-}
-
-static int check_value(const struct kna_kvm_probe *probe) {
-    if (!probe->has_value)
-        return ENODATA;
-    return probe->value == probe->expected ? 0 : EBADMSG;
-}
-
 static int take_step(enum kna_step step, struct machine *machine, const char *path, int guest,
                      int64_t budget_nanoseconds, struct kna_kvm_probe *probe) {
     struct guest_input input;
@@ -227,11 +143,11 @@ static int take_step(enum kna_step step, struct machine *machine, const char *pa
     case KNA_STEP_REGISTERS:
         if (!guest_supported)
             return 0;
-        input = choose_input();
-        probe->expected = compute(&input);
+        input = choose_sum();
+        probe->expected = compute_sum(&input);
         return guest_start(machine->vm, machine->vcpu, machine->run, machine->memory, guest, &input);
     case KNA_STEP_RUN:
-        return guest_supported ? run_guest(machine, budget_nanoseconds, probe) : ENOSYS;
+        return guest_supported ? run_guest(machine->vcpu, machine->run, budget_nanoseconds, probe) : ENOSYS;
     case KNA_STEP_VALUE:
         return check_value(probe);
     case KNA_STEP_DONE:
