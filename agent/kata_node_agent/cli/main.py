@@ -17,6 +17,7 @@ from kata_node_agent.errors import AgentError
 # name -> (module, one line for --help). The line stands here so that --help imports no command.
 COMMANDS = {
     "check": ("check", "Prove whether this node can run Kata VMs, and say why."),
+    "snapshot": ("snapshot", "Record all facts of this node in one JSON file."),
     "run": ("run", "Run the agent in the foreground (this is what systemd starts)."),
     "status": ("status", "Ask the running agent what it advertises, and what limits it."),
     "config": ("config", "Show or check the configuration, with where each value came from."),

@@ -135,8 +135,8 @@ def check_run_guest(facts: NodeFacts, cpu: Processor) -> Finding:
     if outcome is None or not outcome.reached("create-vm"):
         return _not_reached(facts, cpu, evidence)
     if outcome.step == "done":
-        message = f"a guest ran for {outcome.microseconds} µs and computed the right value"
-        return holds("GuestRan", message, evidence | {"expected": outcome.expected})
+        # Without the time, which stands in the evidence: the line is the same at every look.
+        return holds("GuestRan", "a guest ran and computed the right value", evidence)
     evidence |= _error_evidence(outcome, outcome.step)
     if outcome.step == "run" and not outcome.guest_supported:
         message = "there is no test guest for this architecture; KVM made a VM and a virtual CPU"

@@ -1,0 +1,177 @@
+"""``check``: can this node run Kata VMs, and why (not)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from kata_node_agent.errors import AgentError, HostError, describe_os_error
+
+EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
+
+
+@click.command("check", short_help="Prove whether this node can run Kata VMs, and say why.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json", "npd"]),
+    default="text",
+    show_default=True,
+    help="text for people, json for scripts, npd for node-problem-detector.",
+)
+@click.option(
+    "--profile", metavar="NAME", help="openshift or upstream. [default: openshift on RHCOS, else upstream]"
+)
+@click.option(
+    "--host-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="KATA_NODE_AGENT_HOST_ROOT",
+    default=Path("/"),
+    metavar="DIR",
+    help="Read the host's files below DIR: a mounted host, or a recorded tree.",
+)
+@click.option("--snapshot", metavar="FILE", help="Judge a recorded node instead; - is standard input.")
+@click.option("--record", metavar="FILE", help="Also write the snapshot of exactly what was judged.")
+@click.option("--require", multiple=True, metavar="ID", help="Let this check decide as well; repeatable.")
+@click.option("--waive", multiple=True, metavar="ID", help="Do not let this check decide; repeatable.")
+@click.option(
+    "--explain", metavar="ID", help="Print a check's page: what it asks, its reasons, their remedies."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    output_format: str,
+    profile: str | None,
+    host_root: Path,
+    snapshot: str | None,
+    record: str | None,
+    require: tuple[str, ...],
+    waive: tuple[str, ...],
+    explain: str | None,
+) -> int:
+    """Prove whether this node can run Kata VMs, and say why.
+
+    Runs a tiny guest on /dev/kvm and looks at processor, kernel and system. Changes nothing, loads nothing, starts
+    no other program. Without root it tells what it can.
+
+    \b
+    Examples:
+      kata-node-agent check
+      kata-node-agent check --profile openshift --format json
+      kata-node-agent check --explain cpu.firmware
+      kata-node-agent check --snapshot node.json
+      kata-node-agent check --host-root /host --waive cpu.bare-metal
+
+    \b
+    Exit codes:
+      0  eligible
+      1  not eligible
+      2  could not tell, bad usage, or an internal error
+    """
+    try:
+        if explain is not None:
+            _print(_explain(explain))
+            return 0
+        host_root_given = ctx.get_parameter_source("host_root") is click.core.ParameterSource.COMMANDLINE
+        if snapshot is not None and host_root_given:
+            raise click.UsageError("--snapshot and --host-root exclude each other: a snapshot has no root.")
+        return _check(output_format, profile, host_root, snapshot, record, require, waive)
+    except (AgentError, click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except Exception:  # noqa: BLE001 - a fault of ours must not look like exit code 1, which means "not eligible"
+        import traceback
+
+        traceback.print_exc()
+        return 2
+
+
+def _check(
+    output_format: str,
+    profile: str | None,
+    host_root: Path,
+    snapshot: str | None,
+    record: str | None,
+    require: tuple[str, ...],
+    waive: tuple[str, ...],
+) -> int:
+    from kata_node_agent.eligibility import check_policy, evaluate
+
+    wanted = None if profile == "auto" else profile
+    # Before anything is looked at: a misspelt name is no matter of the node.
+    check_policy(profile=wanted, require=require, waive=waive)
+    if snapshot is not None:
+        from kata_node_agent.host.snapshot import read_snapshot
+
+        facts = read_snapshot(_read(snapshot))
+    else:
+        from kata_node_agent.host.facts import collect
+        from kata_node_agent.host.root import HostRoot
+
+        facts = collect(HostRoot(host_root))
+    if record is not None:
+        from kata_node_agent.host.snapshot import write_snapshot
+
+        write_output(record, write_snapshot(facts))
+    verdict = evaluate(facts, profile=wanted, require=require, waive=waive)
+    if output_format == "json":
+        import json
+
+        _print(json.dumps(verdict.to_json()))
+    else:
+        from kata_node_agent.cli.verdict_text import as_npd, as_text
+
+        _print(as_npd(verdict) if output_format == "npd" else as_text(verdict))
+    return EXIT_CODES[verdict.verdict]
+
+
+def _explain(name: str) -> str:
+    from kata_node_agent.eligibility.pages import COMMON, Page, all_pages, render
+    from kata_node_agent.eligibility.profiles import check_id, describe_requirement
+
+    page = all_pages()[check_id(name)]
+    whole = Page(page.id, page.question, page.how, (*page.reasons, *COMMON))
+    return render(whole, describe_requirement(page.id))
+
+
+def _read(name: str) -> bytes:
+    """The snapshot's bytes; one more than the largest allowed, so that the reader sees that it is too large."""
+    from kata_node_agent.host.snapshot import MAX_BYTES
+
+    try:
+        if name == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with open(name, "rb") as file:  # noqa: PTH123 - a name, perhaps of a pipe
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL in the name.
+        what = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        raise HostError(f"{name}: {what}", hint="name a file written by: kata-node-agent snapshot") from None
+
+
+def write_output(name: str, text: str) -> None:
+    """Writes a file, or standard output for ``-``.
+
+    Raises:
+        HostError: it cannot be written.
+    """
+    if name == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(name, "w", encoding="utf-8") as file:  # noqa: PTH123 - a name, perhaps of a pipe
+            file.write(text)
+    except (OSError, ValueError) as error:
+        what = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        raise HostError(
+            f"{name}: {what}", hint="name a file that can be written", reason="OutputUnwritable"
+        ) from None
+
+
+def _print(text: str) -> None:
+    """Colours only for a terminal that wants them; letters that the output cannot show become question marks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = text.encode(encoding, errors="replace").decode(encoding)
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)

@@ -1,0 +1,44 @@
+"""``snapshot``: records all facts of a node in one file, for ``check --snapshot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("snapshot", short_help="Record all facts of this node in one JSON file.")
+@click.option(
+    "--output", default="-", metavar="FILE", help="Where to write; - is standard output. [default: -]"
+)
+@click.option(
+    "--host-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="KATA_NODE_AGENT_HOST_ROOT",
+    default=Path("/"),
+    metavar="DIR",
+    help="Read the host's files below DIR: a mounted host, or a recorded tree.",
+)
+def command(output: str, host_root: Path) -> int:
+    """Record all facts of this node in one JSON file, to be judged anywhere.
+
+    Host names, serial numbers, addresses and the environment are left out.
+
+    \b
+    Examples:
+      kata-node-agent snapshot --output node.json
+      kata-node-agent check --snapshot node.json
+      kata-node-agent snapshot | kata-node-agent check --snapshot -
+
+    \b
+    Exit codes:
+      0  written
+      2  could not be written, bad usage, or an internal error
+    """
+    from kata_node_agent.cli.check import write_output
+    from kata_node_agent.host.facts import collect
+    from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.host.snapshot import write_snapshot
+
+    write_output(output, write_snapshot(collect(HostRoot(host_root))))
+    return 0
