@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,7 +59,10 @@ sys.addaudithook(_guard.hook)
 
 
 class _NoNative:
-    """Stands where the native module stands, and fails whoever calls it."""
+    """Stands where the native module stands, and fails whoever probes the machine; watching a folder is no probe."""
+
+    def __init__(self, lib: Any) -> None:
+        self.kna_watch_folder = lib.kna_watch_folder
 
     def __getattr__(self, name: str) -> Any:
         _guard.violations.append(f"native call {name}")
@@ -74,7 +79,7 @@ def _keep_off_the_host(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         return
     from kata_node_agent.host import native
 
-    monkeypatch.setattr(native, "_lib", _NoNative())
+    monkeypatch.setattr(native, "_lib", _NoNative(native._lib))
     _guard.violations.clear()
     _guard.active = request.node.name
     try:
@@ -102,3 +107,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if IN_CI:
                 pytest.fail(f"{marker}: {reason}")
             pytest.skip(f"{marker}: {reason}")
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder with a short path: a Unix socket's has at most 107 bytes, and pytest's own folders can be longer."""
+    with tempfile.TemporaryDirectory(prefix="kna-") as folder:
+        yield Path(folder)

@@ -157,9 +157,7 @@ class Agent:
 
     async def _watch_node(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), self.config.eligibility.interval_seconds)
-            self._look_now.clear()
+            await _wait(self._look_now, self.config.eligibility.interval_seconds)
             await self._look()
             self._replan()
 
@@ -167,7 +165,8 @@ class Agent:
         """Looks at the node in the background; what a stuck look knew before stays, and `serving` tells that it is old."""
         loop = asyncio.get_running_loop()
         try:
-            view = await asyncio.wait_for(loop.run_in_executor(self._executor, look, self.config), _LOOK_TIMEOUT_SECONDS)
+            async with asyncio.timeout(_LOOK_TIMEOUT_SECONDS):
+                view = await loop.run_in_executor(self._executor, look, self.config)
         except TimeoutError:
             log.error("the node's checks do not return", extra={"seconds": _LOOK_TIMEOUT_SECONDS})  # noqa: TRY400
             return
@@ -204,9 +203,7 @@ class Agent:
     async def _probe_endpoint(self) -> None:
         while True:
             await self._registrar.probe()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._probe_now.wait(), _PROBE_INTERVAL_SECONDS)
-            self._probe_now.clear()
+            await _wait(self._probe_now, _PROBE_INTERVAL_SECONDS)
 
     async def _follow_pods(self) -> None:
         while True:
@@ -266,6 +263,14 @@ class Agent:
     def _tell_systemd(self) -> None:
         if self._view is not None:
             self._notifier.status(status_line(self._view, self._table, self._registrar))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, at most so long, and clears it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
 
 
 def _make_folder(path: Path) -> None:

@@ -89,8 +89,7 @@ def verdict_line(verdict: Verdict) -> str:
     """The verdict, and the first check that stands in its way: ``not eligible: kvm.device: /dev/kvm does not exist``."""
     if verdict.verdict == "eligible":
         return "eligible"
-    wanted = "fail" if verdict.verdict == "ineligible" else "unknown"
-    blocking = [check for check in verdict.checks if check.required and check.status == wanted]
+    blocking = verdict.blocking
     word = "not eligible" if verdict.verdict == "ineligible" else "eligibility unknown"
     if not blocking:
         return word

@@ -83,13 +83,8 @@ def _kubelet_problems(registrar: Registrar) -> list[Problem]:
 
 
 def _node_problems(view: NodeView) -> list[Problem]:
-    wanted = {"ineligible": "fail", "unknown": "unknown"}.get(view.verdict.verdict, "")
-    failed = [
-        Problem(check.reason, f"{check.id}: {check.message}", check.remedy)
-        for check in view.verdict.checks
-        if check.required and check.status == wanted
-    ]
-    return [*failed, *view.problems]
+    blocking = [Problem(check.reason, f"{check.id}: {check.message}", check.remedy) for check in view.verdict.blocking]
+    return [*blocking, *view.problems]
 
 
 def status_line(view: NodeView, table: DeviceTable, registrar: Registrar) -> str:

@@ -176,8 +176,8 @@ class Registrar:
         return True
 
     async def _ready_endpoint(self) -> Endpoint:
-        """The endpoint, made anew when its socket is gone or its stream has been used up."""
-        if self.endpoint is not None and self.endpoint.in_place and self.endpoint.service.streams == 0:
+        """The endpoint, made anew when its socket is gone or kubelet has used it: what was lost once is not trusted again."""
+        if self.endpoint is not None and self.endpoint.in_place and not self.endpoint.service.had_stream:
             return self.endpoint
         # The old one ends in the background: kubelet must not wait for that.
         self._retire_endpoint()

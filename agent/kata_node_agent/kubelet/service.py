@@ -52,6 +52,7 @@ class DevicePluginService:
         self._on_allocated = on_allocated
         self._closing = asyncio.Event()
         self.streams = 0
+        self.had_stream = False
         self.streams_changed = asyncio.Event()
 
     def close(self) -> None:
@@ -79,6 +80,7 @@ class DevicePluginService:
 
     def _count_stream(self, by: int) -> None:
         self.streams += by
+        self.had_stream = True
         self.streams_changed.set()
         self.streams_changed = asyncio.Event()
 

@@ -40,8 +40,10 @@ class FolderWatch:
         """Returns when something may have changed, at the latest after ``timeout`` or the polling interval, in seconds."""
         self._arm()
         limit = POLL_WITH_INOTIFY_SECONDS if self.uses_inotify else POLL_SECONDS
+        # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), limit if timeout is None else min(limit, timeout))
+            async with asyncio.timeout(limit if timeout is None else min(limit, timeout)):
+                await self._woken.wait()
         self._woken.clear()
 
     def wake(self) -> None:
