@@ -92,6 +92,14 @@ def _eviction(raw: object) -> str:
     return text
 
 
+def _boolean(raw: object) -> bool:
+    if isinstance(raw, str) and raw in {"true", "false"}:
+        return raw == "true"
+    if not isinstance(raw, bool):
+        raise _refuse(raw, "true or false")
+    return raw
+
+
 def _names(raw: object) -> tuple[str, ...]:
     if isinstance(raw, str):
         raw = [name.strip() for name in raw.split(",") if name.strip()]
@@ -192,6 +200,24 @@ class EligibilityConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NfdConfig:
+    """What Node Feature Discovery's worker reads of us, if it is installed."""
+
+    publish: bool = setting(True, _boolean, "keep our features file, where NFD's folder exists")
+    features_dir: Path = setting(
+        "/etc/kubernetes/node-feature-discovery/features.d", _path, "folder of NFD's local source, below host_root"
+    )
+    label: str = setting(
+        "auto",
+        _one_of("auto", "always", "never"),
+        "feature.node.kubernetes.io/runtime.kata=true when eligible; auto: in profile openshift only",
+    )
+    expiry_seconds: int = setting(
+        600, _integer(60, 86400), "what we published lapses so long after the agent's last sign of life"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HealthConfig:
     """Health for probes that cannot reach a Unix socket."""
 
@@ -211,6 +237,7 @@ class Config:
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     eligibility: EligibilityConfig = field(default_factory=EligibilityConfig)
+    nfd: NfdConfig = field(default_factory=NfdConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 
     @property
