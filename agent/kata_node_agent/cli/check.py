@@ -52,10 +52,10 @@ def command(
     waive: tuple[str, ...],
     explain: str | None,
 ) -> int:
-    """Prove whether this node can run Kata VMs, and say why.
+    r"""Prove whether this node can run Kata VMs, and say why.
 
-    Runs a tiny guest on /dev/kvm and looks at processor, kernel and system. Changes nothing, loads nothing, starts
-    no other program. Without root it tells what it can.
+    Runs a tiny guest on /dev/kvm and looks at processor, kernel and system. Changes nothing, loads
+    nothing, starts no other program. Without root it tells what it can.
 
     \b
     Examples:
@@ -75,17 +75,22 @@ def command(
         if explain is not None:
             _print(_explain(explain))
             return 0
-        host_root_given = ctx.get_parameter_source("host_root") is click.core.ParameterSource.COMMANDLINE
-        if snapshot is not None and host_root_given:
-            raise click.UsageError("--snapshot and --host-root exclude each other: a snapshot has no root.")
+        if snapshot is not None:
+            _refuse_host_root(ctx)
         return _check(output_format, profile, host_root, snapshot, record, require, waive)
     except (AgentError, click.ClickException, click.Abort, BrokenPipeError):
         raise
-    except Exception:  # noqa: BLE001 - a fault of ours must not look like exit code 1, which means "not eligible"
+    except Exception:  # noqa: BLE001 - else a fault of ours would be exit code 1: "not eligible"
         import traceback
 
         traceback.print_exc()
         return 2
+
+
+def _refuse_host_root(ctx: click.Context) -> None:
+    """The environment may name a root all the same: then it is for other commands."""
+    if ctx.get_parameter_source("host_root") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--snapshot and --host-root exclude each other: a snapshot has no root.")
 
 
 def _check(
@@ -137,13 +142,13 @@ def _explain(name: str) -> str:
 
 
 def _read(name: str) -> bytes:
-    """The snapshot's bytes; one more than the largest allowed, so that the reader sees that it is too large."""
+    """The snapshot's bytes; one more than allowed at most, so that the reader sees if it is too large."""
     from kata_node_agent.host.snapshot import MAX_BYTES
 
     try:
         if name == "-":
             return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with open(name, "rb") as file:  # noqa: PTH123 - a name, perhaps of a pipe
+        with open(name, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         # ValueError: a NUL in the name.
@@ -161,7 +166,7 @@ def write_output(name: str, text: str) -> None:
         click.echo(text, nl=False)
         return
     try:
-        with open(name, "w", encoding="utf-8") as file:  # noqa: PTH123 - a name, perhaps of a pipe
+        with open(name, "w", encoding="utf-8") as file:
             file.write(text)
     except (OSError, ValueError) as error:
         what = describe_os_error(error) if isinstance(error, OSError) else str(error)
@@ -171,7 +176,7 @@ def write_output(name: str, text: str) -> None:
 
 
 def _print(text: str) -> None:
-    """Colours only for a terminal that wants them; letters that the output cannot show become question marks."""
+    """Colours only for a terminal that wants them; letters that the output lacks become question marks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = text.encode(encoding, errors="replace").decode(encoding)
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)

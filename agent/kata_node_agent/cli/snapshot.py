@@ -20,7 +20,7 @@ import click
     help="Read the host's files below DIR: a mounted host, or a recorded tree.",
 )
 def command(output: str, host_root: Path) -> int:
-    """Record all facts of this node in one JSON file, to be judged anywhere.
+    r"""Record all facts of this node in one JSON file, to be judged anywhere.
 
     Host names, serial numbers, addresses and the environment are left out.
 

@@ -1,4 +1,4 @@
-"""A verdict for people and for node-problem-detector. Whatever a host's text may hold, the terminal stays whole."""
+"""A verdict for people and for node-problem-detector. Hostile host text does no harm."""
 
 from __future__ import annotations
 

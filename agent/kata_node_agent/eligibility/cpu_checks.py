@@ -98,8 +98,8 @@ def check_long_mode(_facts: NodeFacts, cpu: Processor) -> Finding:
 def check_firmware(facts: NodeFacts, cpu: Processor) -> Finding:
     """``cpu.firmware``: what the processors have is not switched off.
 
-    The lock register decides where it can be read, then KVM's success through the vendor's module; the kernel's
-    flag is a hint, as old kernels keep it and ``clearcpuid=`` drops it.
+    The lock register decides where it can be read, then KVM's success through the vendor's module; the
+    kernel's flag is a hint, as old kernels keep it and ``clearcpuid=`` drops it.
     """
     flag = cpu.kernel_flag
     shown = facts.cpuinfo.has(flag) if flag is not None and facts.cpuinfo is not None else None

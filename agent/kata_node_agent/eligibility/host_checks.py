@@ -1,4 +1,4 @@
-"""Checks of the system around KVM: operating system, platform, modules, devices, settings, Kata itself. Pure."""
+"""Checks of the system around KVM: operating system, modules, devices, settings, Kata itself. Pure."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ def check_shm_ceiling(facts: NodeFacts, _cpu: Processor) -> Finding:
     if shared is None:
         return missing("the size of /dev/shm is not known", evidence)
     if shared.total_bytes >= ceiling:
-        message = f"/dev/shm ({amount(shared.total_bytes)}) holds {name} ({amount(ceiling)})"
+        message = f"{name} ({amount(ceiling)}) fits in /dev/shm ({amount(shared.total_bytes)})"
         return holds("SharedMemoryHoldsAll", message, evidence)
     message = f"VMs with virtio-fs get at most {amount(shared.total_bytes)} (/dev/shm) of {amount(ceiling)}"
     return fails("SharedMemoryBelowMemory", message, evidence)
 
 
 def check_kata_runtime(facts: NodeFacts, _cpu: Processor) -> Finding:
-    """``kata.runtime``: Kata is installed and a handler leads to it. Never required: it comes after the label."""
+    """``kata.runtime``: Kata is here and a handler leads to it. Never required: it comes after the label."""
     kata = facts.kata
     if kata is None:
         return missing("whether Kata is installed is not known")

@@ -186,7 +186,7 @@ def _without_outcome(facts: NodeFacts) -> Finding:
 
 
 def _not_reached(facts: NodeFacts, cpu: Processor, evidence: dict[str, Any] | None = None) -> Finding:
-    """An earlier step stands in the way: skipped where that one failed, unknown where it could not be told."""
+    """An earlier step stands in the way: skipped where that failed, unknown where it could not be told."""
     outcome = _outcome(facts)
     if outcome is None:
         earlier = _without_outcome(facts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VERDICT_SCHEMA = "kata-node-agent/verdict/v1"
 
@@ -27,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A finding under a profile. A check that does not hold is ``fail`` where required, ``warn`` where not."""
+    """A finding under a profile: what does not hold is ``fail`` where required, ``warn`` where not."""
 
     id: str
     status: Status

@@ -43,6 +43,31 @@ COMMON = (
 )
 
 
+_INTRODUCTION = """
+<!-- Made from the pages of kata_node_agent.eligibility; a test compares. -->
+# Checks
+
+`kata-node-agent check` proves whether a node can run Kata VMs. It changes nothing on the node. Every
+check has a status, a reason that stays the same over versions, evidence, and a remedy.
+
+| status | meaning |
+|---|---|
+| `pass` | it holds |
+| `fail` | it does not hold, and the profile requires it |
+| `warn` | it does not hold, and the profile does not require it |
+| `unknown` | it could not be made: a fact or a permission is missing |
+| `skip` | it does not concern this node |
+
+The verdict is *not eligible* (exit code 1) if a required check fails, else *could not tell* (2) if one is
+unknown, else *eligible* (0). The profile is `openshift` on RHCOS and `upstream` elsewhere, unless
+`--profile` says otherwise; `--require ID` and `--waive ID`, or `require` and `waive` under
+`[eligibility]` in the configuration, change what decides. `kata-node-agent check --explain ID` prints the
+section of a check.
+
+node-problem-detector runs `kata-node-agent check --format npd`: one line, and these exit codes.
+"""
+
+
 def all_pages() -> dict[str, Page]:
     """Every page by id, in the order in which checks are listed."""
     from kata_node_agent.eligibility.pages_cpu import PAGES as CPU
@@ -70,17 +95,20 @@ def render(page: Page, requirement: str, *, width: int = 80) -> str:
 
 def render_markdown(page: Page, requirement: str) -> str:
     """A page as its section of the documentation."""
-    lines = [
-        f"## {page.id}",
-        "",
-        page.question,
-        "",
-        page.how,
-        "",
-        requirement,
-        "",
-        "| reason | meaning | remedy |",
-        "|---|---|---|",
-    ]
-    lines += [f"| `{reason.name}` | {reason.meaning} | {reason.remedy} |" for reason in page.reasons]
+    lines = [f"## {page.id}", "", page.question, "", page.how, "", requirement, "", *_table(page.reasons)]
     return "\n".join(lines)
+
+
+def document() -> str:
+    """All of ``docs/checks.md``."""
+    from kata_node_agent.eligibility.profiles import CHECKS, describe_requirement
+
+    pages = all_pages()
+    sections = [render_markdown(pages[name], describe_requirement(name)) for name in CHECKS]
+    common = "\n".join(["## Reasons of any check", "", *_table(COMMON)])
+    return "\n\n".join([_INTRODUCTION.strip(), *sections, common]) + "\n"
+
+
+def _table(reasons: tuple[Reason, ...]) -> list[str]:
+    rows = [f"| `{reason.name}` | {reason.meaning} | {reason.remedy} |" for reason in reasons]
+    return ["| reason | meaning | remedy |", "|---|---|---|", *rows]

@@ -21,8 +21,10 @@ PAGES = (
     Page(
         "cpu.virtualization",
         "Have the processors an extension for virtualization?",
-        "VMX or SVM by CPUID of every online CPU; in a recorded tree by the kernel's flags, where they show it. "
-        "s390x has SIE; on aarch64 and ppc64le KVM has to tell. The evidence names confidential computing (SEV, "
+        "VMX or SVM by CPUID of every online CPU; in a recorded tree by the kernel's flags, where they "
+        "show it. "
+        "s390x has SIE; on aarch64 and ppc64le KVM has to tell. The evidence names confidential "
+        "computing (SEV, "
         "SEV-ES, SEV-SNP, TDX) where the node offers it.",
         (
             Reason("VirtualizationSupported", "They have."),
@@ -33,7 +35,8 @@ PAGES = (
             Reason(
                 "VirtualizationMissing",
                 "They have none, or a hypervisor below hides it.",
-                "use a bare metal node; in a VM nested virtualization would have to be enabled, which is not supported",
+                "use a bare metal node; in a VM nested virtualization would have to be enabled, which "
+                "is not supported",
             ),
             Reason(
                 "VirtualizationOnSomeCpus",
@@ -45,7 +48,8 @@ PAGES = (
     Page(
         "cpu.sse4",
         "Have x86 processors SSE4.1?",
-        "CPUID leaf 1. Node Feature Discovery calls it SSE4, and the documented rule asks for it; SSE4.2 is shown beside it.",
+        "CPUID leaf 1. Node Feature Discovery calls it SSE4, and the documented rule asks for it; "
+        "SSE4.2 is shown beside it.",
         (
             Reason("Sse4Present", "They have."),
             Reason(
@@ -58,14 +62,17 @@ PAGES = (
     Page(
         "cpu.firmware",
         "Is what the processors have switched on?",
-        "CPUID says what the processor has. Whether firmware switched it off is said by the lock register (MSR 0x3A "
-        "or 0xC0010114, where /dev/cpu/N/msr can be read), by KVM's success through the vendor's module, and by the "
+        "CPUID says what the processor has. Whether firmware switched it off is said by the lock "
+        "register (MSR 0x3A "
+        "or 0xC0010114, where /dev/cpu/N/msr can be read), by KVM's success through the vendor's "
+        "module, and by the "
         "kernel's flag: kernels since 5.6 (vmx) and 6.7 (svm) drop it when firmware switched it off.",
         (
             Reason("VirtualizationEnabled", "It is on."),
             Reason(
                 "VirtualizationDisabledByFirmware",
-                "The processor has it, and firmware switched it off (or the kernel was told to hide it by clearcpuid=).",
+                "The processor has it, and firmware switched it off (or the kernel was told to hide it "
+                "by clearcpuid=).",
                 "enable Intel VT-x or AMD SVM in the firmware setup and switch the machine off and on",
             ),
             Reason(
@@ -79,7 +86,8 @@ PAGES = (
     Page(
         "cpu.consistency",
         "Have all CPUs the same abilities?",
-        "CPUID of every online CPU, each read on that CPU; for those that we may not run on, the kernel's flags.",
+        "CPUID of every online CPU, each read on that CPU; for those that we may not run on, the "
+        "kernel's flags.",
         (
             Reason("CpusAlike", "They have."),
             Reason(
@@ -97,19 +105,23 @@ PAGES = (
     Page(
         "cpu.bare-metal",
         "Is this bare metal, of a kind that is supported?",
-        "The hypervisor bit and signature of CPUID, /sys/hypervisor, and the firmware's names (DMI); on s390x "
-        "/proc/sysinfo, on ppc64le the platform and the device tree. On Amazon EC2 the .metal types are bare metal.",
+        "The hypervisor bit and signature of CPUID, /sys/hypervisor, and the firmware's names (DMI); on "
+        "s390x "
+        "/proc/sysinfo, on ppc64le the platform and the device tree. On Amazon EC2 the .metal types are "
+        "bare metal.",
         (
             Reason("BareMetal", "No hypervisor below; a logical partition of s390x counts as that."),
             Reason(
                 "NestedVirtualization",
-                "The node is a VM itself, so its VMs would be nested. They may work, slowly; they are not supported.",
+                "The node is a VM itself, so its VMs would be nested. They may work, slowly; they are "
+                "not supported.",
                 "use a bare metal node; on AWS a .metal instance type",
             ),
             Reason(
                 "UnsupportedCloudBareMetal",
                 "Bare metal of a cloud other than AWS.",
-                "use on-premises bare metal or an AWS .metal instance; elsewhere VMs may work, without support",
+                "use on-premises bare metal or an AWS .metal instance; elsewhere VMs may work, without "
+                "support",
             ),
             Reason("LogicalPartition", "A partition of PowerVM is no bare metal.", "use a PowerNV machine"),
         ),

@@ -57,20 +57,24 @@ PAGES = (
     Page(
         "module.kvm-vendor",
         "Has the kernel the half of KVM that drives this processor?",
-        "kvm_intel with VMX, kvm_amd with SVM, kvm_hv on POWER; loaded or built in. The evidence shows its parameters "
+        "kvm_intel with VMX, kvm_amd with SVM, kvm_hv on POWER; loaded or built in. The evidence shows "
+        "its parameters "
         "(nested, ept, npt, unrestricted_guest, vgif, sev …).",
         (
             _LOADED,
             _BUILT_IN,
             Reason(
                 "KvmVendorModuleMissing",
-                "It is neither loaded nor built in; it refuses to load where firmware switched the extension off.",
+                "It is neither loaded nor built in; it refuses to load where firmware switched the "
+                "extension off.",
                 "modprobe kvm_intel or kvm_amd, and read dmesg",
             ),
             Reason(
                 "KvmVendorModuleOther",
-                "KVM is driven by another module than this processor's. Guests may run; the documented rule does not hold.",
-                "nothing, if a guest runs (kvm.run-guest) and the profile is upstream; else use a stock kernel on bare metal",
+                "KVM is driven by another module than this processor's. Guests may run; the documented "
+                "rule does not hold.",
+                "nothing, if a guest runs (kvm.run-guest) and the profile is upstream; else use a stock "
+                "kernel on bare metal",
             ),
         ),
     ),
@@ -115,22 +119,26 @@ PAGES = (
     Page(
         "shm.ceiling",
         "Does /dev/shm hold as much guest memory as the node hands out?",
-        "With virtio-fs guest memory lives in that tmpfs, half of the memory by default. Past it a new VM fails to boot "
-        "and a running one is killed (SIGBUS). Compared with the allocatable memory, or with all of it where kubelet's "
+        "With virtio-fs guest memory lives in that tmpfs, half of the memory by default. Past it a new "
+        "VM fails to boot "
+        "and a running one is killed (SIGBUS). Compared with the allocatable memory, or with all of it "
+        "where kubelet's "
         "settings are not known.",
         (
             Reason("SharedMemoryHoldsAll", "It does."),
             Reason(
                 "SharedMemoryBelowMemory",
                 "Fewer VMs fit than the memory suggests.",
-                "remount it larger (mount -o remount,size=100% /dev/shm, and a systemd unit for it), or count with less",
+                "remount it larger (mount -o remount,size=100% /dev/shm, and a systemd unit for it), or "
+                "count with less",
             ),
         ),
     ),
     Page(
         "kata.runtime",
         "Is Kata Containers installed, with a handler that leads to it?",
-        "The shim in its usual places, a configuration.toml, and a handler in CRI-O's or containerd's configuration. "
+        "The shim in its usual places, a configuration.toml, and a handler in CRI-O's or containerd's "
+        "configuration. "
         "Never required: the operator installs Kata after the node was found eligible.",
         (
             Reason("KataFound", "It is."),

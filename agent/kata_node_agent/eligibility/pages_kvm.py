@@ -59,7 +59,8 @@ PAGES = (
             Reason(
                 "KvmDeviceUnreachable",
                 "The folder may not be searched, or the tree has no /dev.",
-                "run the check as root on the node; a recorded tree does not tell of devices without its /dev",
+                "run the check as root on the node; a recorded tree does not tell of devices without "
+                "its /dev",
             ),
         ),
     ),
@@ -84,7 +85,8 @@ PAGES = (
             ),
             Reason(
                 "KvmNoDevice",
-                "ENODEV: the device node is there and no driver answers; mostly the vendor's module is missing.",
+                "ENODEV: the device node is there and no driver answers; mostly the vendor's module is "
+                "missing.",
                 _LOAD,
             ),
             Reason(
@@ -159,7 +161,8 @@ PAGES = (
     Page(
         "kvm.run-guest",
         "Does a guest really run?",
-        "A few instructions run on a virtual CPU and compute a value nobody knows beforehand; the value is compared. "
+        "A few instructions run on a virtual CPU and compute a value nobody knows beforehand; the value "
+        "is compared. "
         "The run is bounded in time, so a guest that loops is an answer too. It beats every flag.",
         (
             Reason("GuestRan", "It does, and computed the right value."),

@@ -95,18 +95,19 @@ def check_bare_metal(facts: NodeFacts, cpu: Processor) -> Finding:
 
 def _hypervisor(cpu: Processor, platform: Platform | None) -> str:
     """The hypervisor below, by its name; empty where none is seen."""
+    vendor, product = _of(platform, "sys_vendor") or "", _of(platform, "product_name") or ""
+    virtual = any(vendor.startswith(start) and part in product for start, part in _VIRTUAL)
     if cpu.hypervisor:
-        signature = cpu.signature or ""
-        return _SIGNATURES.get(signature) or (repr(signature) if signature else "an unnamed hypervisor")
+        if cpu.signature:
+            return _SIGNATURES.get(cpu.signature) or repr(cpu.signature)
+        # A recorded tree has no signature; the firmware's name or the cloud's is the next best.
+        return f"{vendor} {product}".strip() if virtual else _cloud(platform) or "an unnamed hypervisor"
     if kind := _of(platform, "hypervisor_type"):
         return kind.capitalize()
     if kind := _of(platform, "tree_hypervisor"):
         return kind
     # A hypervisor can be told to hide its bit; its firmware mostly stays.
-    vendor, product = _of(platform, "sys_vendor") or "", _of(platform, "product_name") or ""
-    if any(vendor.startswith(start) and part in product for start, part in _VIRTUAL):
-        return f"{vendor} {product}".strip()
-    return ""
+    return f"{vendor} {product}".strip() if virtual else ""
 
 
 def _cloud(platform: Platform | None) -> str | None:

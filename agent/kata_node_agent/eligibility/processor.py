@@ -1,4 +1,4 @@
-"""The processors of a node as one: what all CPUs have, from CPUID, or from the kernel's flags where those prove it."""
+"""The processors of a node as one: what all CPUs have, by CPUID or by the kernel's flags."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Processor:
 
     @property
     def kernel_flag(self) -> str | None:
-        """The flag that the kernel shows for this processor's extension, where it is known which one it has."""
+        """The flag that the kernel shows for this processor's extension, where that is known."""
         if self.vendor in VMX_VENDORS or (self.vmx and not self.svm):
             return "vmx"
         if self.vendor in SVM_VENDORS or (self.svm and not self.vmx):

@@ -1,0 +1,1 @@
+"""Reads the node under one host root: facts only, every path through ``HostRoot``, nothing ever changed."""

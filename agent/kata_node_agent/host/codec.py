@@ -1,7 +1,7 @@
 """Frozen dataclasses to JSON and back, by their annotations. For snapshots; only the types that facts have.
 
-Reading is strict about types and lenient about fields: one that we do not know is ignored, one that is missing gets
-its default. Whatever is wrong is one HostError that names the place.
+Reading is strict about types and lenient about fields: one that we do not know is ignored, one that is
+missing gets its default. Whatever is wrong is one HostError that names the place.
 """
 
 from __future__ import annotations

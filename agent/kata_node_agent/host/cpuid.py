@@ -1,7 +1,8 @@
-"""What CPUID says, decoded from raw leaves. Reads nothing itself: the leaves come from the probe or a snapshot.
+"""What CPUID says, decoded from raw leaves. Reads nothing: the leaves come from the probe or a snapshot.
 
-Every answer is true, false or ``None``; ``None`` means that the leaf it stands in was not read. A leaf beyond the
-maximum that the processor states is not looked at: Intel answers such a question with another leaf's data.
+Every answer is true, false or ``None``; ``None`` means that the leaf it stands in was not read. A leaf
+beyond the maximum that the processor states is not looked at: Intel answers such a question with another
+leaf's data.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def decode(leaves: Leaves) -> CpuidInfo:
     """The abilities that the leaves of one CPU show."""
     vendor = _vendor(leaves)
     svm = _bit(leaves, 0x80000001, ECX, 2)
-    if svm is None and vendor is not None and vendor not in SVM_VENDORS:
+    if svm is None and vendor is not None and (vendor not in SVM_VENDORS or _is_older_than_svm(leaves)):
         svm = False
     hypervisor = _bit(leaves, 1, ECX, 31)
     return CpuidInfo(
@@ -68,6 +69,12 @@ def decode(leaves: Leaves) -> CpuidInfo:
         sev_es=_bit(leaves, 0x8000001F, EAX, 3),
         sev_snp=_bit(leaves, 0x8000001F, EAX, 4),
     )
+
+
+def _is_older_than_svm(leaves: Leaves) -> bool:
+    """Whether the family is before AMD's K8, of which the last made SVM's first."""
+    registers = leaves.get((1, 0))
+    return registers is not None and (registers[EAX] >> 8 & 0xF) < 0xF
 
 
 def _leaf(leaves: Leaves, leaf: int) -> tuple[int, int, int, int] | None:

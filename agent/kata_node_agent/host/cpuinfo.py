@@ -1,7 +1,7 @@
 """/proc/cpuinfo: what the kernel made of the processors. Its shape differs with the architecture.
 
-A flag that is here was seen in CPUID *and* kept by the kernel. One that is missing proves nothing by itself: the
-firmware, ``clearcpuid=`` or an old kernel may have hidden it.
+A flag that is here was seen in CPUID *and* kept by the kernel. One that is missing proves nothing by
+itself: the firmware, ``clearcpuid=`` or an old kernel may have hidden it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _shape(text: str) -> str | None:
         return "x86"
     if "\nCPU implementer" in text:
         return "aarch64"
-    # POWER is little-endian or big-endian by the kernel, which the file does not say; nodes are little-endian.
+    # POWER is little-endian or big-endian by the kernel, which the file does not say; nodes are
+    # little-endian.
     if "\nplatform" in text and "\nrevision" in text:
         return "ppc64le"
     return None

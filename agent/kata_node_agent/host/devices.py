@@ -20,8 +20,8 @@ OTHERS = {"vhost-net": "/dev/vhost-net", "vhost-vsock": "/dev/vhost-vsock", "tun
 class DeviceNode:
     """What lies at a device's path.
 
-    ``kind``: ``char``, ``other`` (something that is no character device), ``absent``, or ``unknown`` (the tree
-    has no /dev, or the folder may not be searched; ``problem`` says which).
+    ``kind``: ``char``, ``other`` (something that is no character device), ``absent``, or ``unknown`` (the
+    tree has no /dev, or the folder may not be searched; ``problem`` says which).
     """
 
     path: str
@@ -37,7 +37,7 @@ class DeviceNode:
 def read_device(root: HostRoot, host_path: str) -> DeviceNode:
     """What lies at a host path; links are followed, as whoever opens it does."""
     try:
-        status = os.stat(root.resolve(host_path))
+        status = root.resolve(host_path).stat()
     except OSError as error:
         if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             return DeviceNode(host_path, "unknown", problem=error.strerror or "")

@@ -1,7 +1,7 @@
 """All facts of a node in one value, and the one function that gathers them.
 
-A fact that could not be had is ``None``: the judgement says ``unknown`` then, and never guesses. Gathering changes
-nothing on the node, may be done on any thread, and by several at a time.
+A fact that could not be had is ``None``: the judgement says ``unknown`` then, and never guesses.
+Gathering changes nothing on the node, may be done on any thread, and by several at a time.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def is_live(root: HostRoot) -> bool:
     device number that stat(2) gives.
     """
     try:
-        device = os.stat(root.resolve("/proc")).st_dev
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - ours
+        device = root.resolve("/proc").stat().st_dev
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
             wanted = f"{os.major(device)}:{os.minor(device)}"
             for line in lines:
                 mount, _, kind = line.partition(" - ")
@@ -154,8 +154,8 @@ def _arch(root: HostRoot, cpuinfo: CpuInfo | None, *, live: bool) -> str | None:
     if arch is None and cpuinfo is not None:
         arch = cpuinfo.shape
         if arch == "x86":
-            # `lm` is the 64-bit mode of the processor; a recording of a 32-bit kernel on such a one is a rarity
-            # that would say i686 in /proc/sys/kernel/arch.
+            # `lm` is the 64-bit mode of the processor; a recording of a 32-bit kernel on such a one is a
+            # rarity that would say i686 in /proc/sys/kernel/arch.
             arch = "x86_64" if cpuinfo.has("lm") else None
     return arch
 

@@ -1,16 +1,17 @@
 """Whether Kata Containers is on the node: runtime binary, configuration, and a handler that leads to it.
 
-Presence only: what the configuration means is another room's. Being absent is no fault, as the operator installs
-Kata after the node is found eligible.
+Presence only: what the configuration means is another room's. Being absent is no fault, as the operator
+installs Kata after the node is found eligible.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from kata_node_agent.host.root import HostRoot
 
 BINARIES = (
@@ -106,7 +107,8 @@ def _files(root: HostRoot, places: tuple[str, ...]) -> Iterator[str]:
                 yield place
             continue
         for name in root.list_names(place):
-            if not name.startswith(".") and name.endswith((".conf", ".toml")) or "kata" in name:
+            # CRI-O takes any name; Kata's operators have written some without an ending.
+            if not name.startswith(".") and (name.endswith((".conf", ".toml")) or "kata" in name):
                 yield f"{place}/{name}"
 
 

@@ -1,7 +1,7 @@
 """The running kernel: architecture, release, modules with their parameters, and the sysctls that matter.
 
-Nothing is ever loaded. A module that is not in /sys/module may still be built in, without parameters; that stands
-in modules.builtin of the running release.
+Nothing is ever loaded. A module that is not in /sys/module may still be built in, without parameters;
+that stands in modules.builtin of the running release.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class MsrReading:
     def locked_off(self) -> bool:
         """Whether the firmware forbids virtualization until the next reset.
 
-        Intel: locked (bit 0) without VMX outside SMX (bit 2); unlocked is fine, as the kernel then switches it on.
+        Intel: locked (bit 0) without VMX outside SMX (bit 2); unlocked is fine, as the kernel then
+        switches it on.
         AMD: SVM disabled (bit 4) and locked (bit 3).
         """
         if self.register == IA32_FEATURE_CONTROL:

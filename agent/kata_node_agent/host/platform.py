@@ -1,7 +1,7 @@
-"""Where the node runs, as firmware and kernel tell it: DMI, /sys/hypervisor, s390x's sysinfo, the device tree.
+"""Where the node runs, as firmware and kernel tell: DMI, /sys/hypervisor, s390x's sysinfo, the device tree.
 
-Serial numbers, UUIDs and asset tags name one machine and are not read; of the chassis tag only the constants by
-which some clouds mark all their machines are kept.
+Serial numbers, UUIDs and asset tags name one machine and are not read; of the chassis tag only the
+constants by which some clouds mark all their machines are kept.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CONTROL_PROGRAM = re.compile(r"^VM00 Control Program:(.*)$", re.MULTILINE)
 class Platform:
     """``None`` where the node does not say.
 
-    ``control_program`` is what runs below us on s390x (``z/VM 7.2.0``, ``KVM/Linux``), empty when that is the
-    machine's own partitioning. ``tree_hypervisor`` is the device tree's (``linux,kvm``), empty when there is a
-    device tree without one.
+    ``control_program`` is what runs below us on s390x (``z/VM 7.2.0``, ``KVM/Linux``), empty when that is
+    the machine's own partitioning. ``tree_hypervisor`` is the device tree's (``linux,kvm``), empty when
+    there is a device tree without one.
     """
 
     sys_vendor: str | None = None

@@ -16,7 +16,7 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
-    """The size in bytes, and whether the file system said it (``statfs``) or its mount options did (``mounts``)."""
+    """The size in bytes, and who said it: the file system (``statfs``) or its mount options (``mounts``)."""
 
     total_bytes: int
     source: str
@@ -31,7 +31,7 @@ def read_shared_memory(root: HostRoot, *, live: bool, memory_bytes: int | None) 
         path = root.resolve(PATH)
         try:
             # A mounted /dev without what is mounted below it shows an empty folder of the outer file system.
-            if os.stat(path).st_dev != os.stat(path.parent).st_dev:
+            if path.stat().st_dev != path.parent.stat().st_dev:
                 status = os.statvfs(path)
                 if status.f_blocks:
                     return SharedMemory(status.f_blocks * status.f_frsize, "statfs")

@@ -1,7 +1,8 @@
 """All facts of a node as one JSON file, to be judged anywhere.
 
-What names a machine or a person is not in the facts in the first place: no host name, serial number, address or
-environment. A field that this version does not know is ignored; a fact that is missing stays unknown.
+What names a machine or a person is not in the facts in the first place: no host name, serial number,
+address or environment. A field that this version does not know is ignored; a fact that is missing stays
+unknown.
 """
 
 from __future__ import annotations
