@@ -26,7 +26,9 @@ def generate_protobuf() -> None:
 
     includes = [f"-I{PB}={directory}" for directory in PROTO_DIRS]
     includes.append(f"-I{os.path.join(os.path.dirname(grpc_tools.__file__), '_proto')}")
-    files = sorted(f"{PB}/{path.name}" for directory in PROTO_DIRS for path in Path(directory).glob("*.proto"))
+    files = sorted(
+        f"{PB}/{path.name}" for directory in PROTO_DIRS for path in Path(directory).glob("*.proto")
+    )
     outputs = [f"--{kind}_out=agent" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", *includes, *outputs, *files]):
         sys.exit("setup.py: protoc failed; its message is above")

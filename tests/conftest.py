@@ -22,10 +22,31 @@ REAL_MARKERS = frozenset({"host", "kvm", "vm", "kubelet", "containerd", "systemd
 # In CI a missing real part is a failure, not a skip.
 IN_CI = os.environ.get("CI", "") not in {"", "0", "false"}
 
-_GUARDED = ("/proc/", "/sys/", "/dev/", "/etc/", "/run/", "/var/lib/kubelet", "/usr/lib/modules", "/lib/modules")
+_GUARDED = (
+    "/proc/",
+    "/sys/",
+    "/dev/",
+    "/etc/",
+    "/run/",
+    "/var/lib/kubelet",
+    "/usr/lib/modules",
+    "/lib/modules",
+)
 # What the interpreter and its libraries open by themselves.
-_ALLOWED = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/tty", "/proc/self/", "/dev/shm/", "/etc/localtime",
-            "/etc/mime.types", "/etc/ld.so.cache", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
+_ALLOWED = (
+    "/dev/null",
+    "/dev/urandom",
+    "/dev/random",
+    "/dev/tty",
+    "/proc/self/",
+    "/dev/shm/",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/ld.so.cache",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+)
 
 
 class _Guard:

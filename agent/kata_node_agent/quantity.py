@@ -10,7 +10,9 @@ from fractions import Fraction
 
 from kata_node_agent.errors import QuantityError
 
-_QUANTITY = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,9}))?")
+_QUANTITY = re.compile(
+    r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,9}))?"
+)
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 # A Quantity is capped at the largest int64 and rounded up to a whole nano.
@@ -28,7 +30,9 @@ def parse(text: str) -> Fraction:
     match = _QUANTITY.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if match is None:
         shown = text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
-        raise QuantityError(f"not a quantity: {shown!r}", hint="write a Kubernetes quantity, for example 500m, 3Gi or 100Mi")
+        raise QuantityError(
+            f"not a quantity: {shown!r}", hint="write a Kubernetes quantity, for example 500m, 3Gi or 100Mi"
+        )
     sign, digits, suffix, exponent = match.groups()
     value = Fraction(digits if not digits.endswith(".") else digits[:-1])
     if suffix in _BINARY:

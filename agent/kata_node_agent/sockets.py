@@ -7,9 +7,12 @@ import os
 import socket
 import stat
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import BusyError, SocketError, describe_os_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # sun_path has 108 bytes with its closing NUL. Source: unix(7).
 MAX_PATH_BYTES = 107
@@ -35,7 +38,11 @@ def identity_of(path: Path) -> FileIdentity | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return FileIdentity(status.st_dev, status.st_ino, status.st_ctime_ns) if stat.S_ISSOCK(status.st_mode) else None
+    return (
+        FileIdentity(status.st_dev, status.st_ino, status.st_ctime_ns)
+        if stat.S_ISSOCK(status.st_mode)
+        else None
+    )
 
 
 def check_socket_path(path: Path) -> None:
@@ -81,7 +88,9 @@ def make_room(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SocketError(f"{path}: {describe_os_error(error)}", hint="choose another folder, or run as root") from error
+        raise SocketError(
+            f"{path}: {describe_os_error(error)}", hint="choose another folder, or run as root"
+        ) from error
     if not stat.S_ISSOCK(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a file that is no socket"
         raise SocketError(f"{path}: {kind} is in the way", hint="remove it, or choose another folder")

@@ -244,3 +244,17 @@ def test_the_end_of_a_child_is_told_in_words_and_as_a_shells_exit_code() -> None
     assert describe_end(3) == "ended with exit code 3"
     assert describe_end(-9) == "was ended by SIGKILL"
     assert (exit_code(3), exit_code(-9)) == (3, 137)
+
+
+@pytest.mark.host
+def test_the_agent_itself_registers_and_its_reasons_are_told(
+    short_dir: Path, programs: list[Program]
+) -> None:
+    dev = start(programs, *PROGRAM, "dev", "--dir", str(short_dir))
+    dev.wait_for("registered after")
+    dev.wait_for("advertised: katacontainers.io/sandbox:")
+    dev.wait_for("limited by ")
+    devkubelet("restart", "--dir", str(short_dir))
+    dev.wait_for("dev     | registered")
+    assert dev.end() == 0
+    assert sockets(short_dir) == ["device-plugins/kubelet.sock", "pod-resources/kubelet.sock"]

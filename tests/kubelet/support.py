@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import DevicePlan, Limit
 from kata_node_agent.config.schema import Mode
@@ -13,6 +12,10 @@ from kata_node_agent.devkubelet.kubelet import DevKubelet
 from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 from kata_node_agent.kubelet.registrar import Registrar
 from kata_node_agent.kubelet.service import DevicePluginService
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 RESOURCE = "katacontainers.io/sandbox"
 WHY = "not eligible: kvm.device: /dev/kvm does not exist"
@@ -35,7 +38,9 @@ class Plugin:
     def show(self, free: int) -> None:
         """Puts a plan with so many free places in force; those in use stay."""
         in_use = self.holdings.indices
-        self.table.update(DevicePlan(total=self.total, in_use=in_use, free=free, limit=Limit("eligibility", WHY)))
+        self.table.update(
+            DevicePlan(total=self.total, in_use=in_use, free=free, limit=Limit("eligibility", WHY))
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Plugin]:

@@ -90,7 +90,9 @@ def test_registers_again_when_only_the_stream_is_lost(short_dir: Path) -> None:
     asyncio.run(main())
 
 
-def test_kubelets_refusal_is_remembered_in_its_words(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubelets_refusal_is_remembered_in_its_words(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "API_VERSION", "v1beta9")
 
     async def main() -> None:
@@ -150,8 +152,14 @@ def test_our_own_probe_tells_whether_kubelet_could_reach_us(short_dir: Path) -> 
 
 
 def test_only_sockets_of_dead_agents_for_our_resource_are_removed(short_dir: Path) -> None:
-    ours, other = short_dir / "katacontainers.io_sandbox-00000000.sock", short_dir / "example.com_x-00000000.sock"
-    alive, text = short_dir / "katacontainers.io_sandbox-11111111.sock", short_dir / "katacontainers.io_sandbox-2.sock"
+    ours, other = (
+        short_dir / "katacontainers.io_sandbox-00000000.sock",
+        short_dir / "example.com_x-00000000.sock",
+    )
+    alive, text = (
+        short_dir / "katacontainers.io_sandbox-11111111.sock",
+        short_dir / "katacontainers.io_sandbox-2.sock",
+    )
     text.write_text("no socket")
     for path in (ours, other):
         with socket.socket(socket.AF_UNIX) as dead:

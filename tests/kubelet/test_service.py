@@ -28,7 +28,9 @@ def call(folder: Path, method: str, request: object, *, free: int = 4, mode: Mod
     return asyncio.run(main())
 
 
-def allocate(folder: Path, *containers: list[str], free: int = 4, mode: Mode = Mode.ENFORCE) -> pb.AllocateResponse:
+def allocate(
+    folder: Path, *containers: list[str], free: int = 4, mode: Mode = Mode.ENFORCE
+) -> pb.AllocateResponse:
     request = pb.AllocateRequest(container_requests=[Container(devices_ids=names) for names in containers])
     answer = call(folder, "Allocate", request, free=free, mode=mode)
     assert isinstance(answer, pb.AllocateResponse)
@@ -75,9 +77,13 @@ def test_other_modes_refuse_no_pod(short_dir: Path, mode: Mode) -> None:
 
 def test_preferred_are_those_that_must_be_then_the_lowest(short_dir: Path) -> None:
     part = pb.ContainerPreferredAllocationRequest(
-        available_deviceIDs=["kata-000003", "kata-000001", "kata-000002"], must_include_deviceIDs=["kata-000002"], allocation_size=2
+        available_deviceIDs=["kata-000003", "kata-000001", "kata-000002"],
+        must_include_deviceIDs=["kata-000002"],
+        allocation_size=2,
     )
-    answer = call(short_dir, "GetPreferredAllocation", pb.PreferredAllocationRequest(container_requests=[part]))
+    answer = call(
+        short_dir, "GetPreferredAllocation", pb.PreferredAllocationRequest(container_requests=[part])
+    )
     assert list(answer.container_responses[0].deviceIDs) == ["kata-000002", "kata-000001"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -10,6 +10,9 @@ from kata_node_agent.api.server import GROUP, SOCKET_NAME
 from kata_node_agent.errors import SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
 from kata_node_agent.sockets import check_socket_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -29,13 +32,17 @@ def get_status(run_dir: Path) -> agent_pb2.Status:
         hint = "start it with `kata-node-agent run` or systemctl; give its folder with --run-dir if it is another"
         raise SocketError(f"{path}: no agent is running here", hint=hint, reason="AgentNotRunning") from error
     except PermissionError as error:
-        raise SocketError(f"{path}: permission denied", hint=f"run as root or as a member of the group {GROUP}") from error
+        raise SocketError(
+            f"{path}: permission denied", hint=f"run as root or as a member of the group {GROUP}"
+        ) from error
     with grpc.insecure_channel(f"unix:{path}") as channel:
         try:
-            answer = agent_pb2_grpc.NodeAgentStub(channel).GetStatus(agent_pb2.GetStatusRequest(), timeout=_TIMEOUT_SECONDS)
+            answer = agent_pb2_grpc.NodeAgentStub(channel).GetStatus(
+                agent_pb2.GetStatusRequest(), timeout=_TIMEOUT_SECONDS
+            )
         except grpc.RpcError as error:
             text = f"{path}: the agent does not answer: {error.code().name}"
             hint = f"see its log; you must be root or in the group {GROUP}"
             raise SocketError(text, hint=hint, reason="AgentNotAnswering") from error
-    assert isinstance(answer, agent_pb2.Status)  # noqa: S101 - the stub is untyped; narrows for mypy
+    assert isinstance(answer, agent_pb2.Status)  # noqa: S101 - the stub is untyped
     return answer

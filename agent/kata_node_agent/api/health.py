@@ -7,15 +7,16 @@ watcher while holding the lock that setting a status needs, so that one client t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from grpc_health.v1 import health_pb2
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
 # A status that depends on time (the last own probe) changes without an event.
 _WATCH_INTERVAL_SECONDS = 1.0
-_Response = health_pb2.HealthCheckResponse
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -25,32 +26,45 @@ class HealthService:
     def __init__(self, serving: Callable[[], Mapping[str, bool]]) -> None:
         self._serving = serving
 
-    def _status(self, service: str) -> _Response | None:
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse | None:
         serving = self._serving().get(service)
-        if serving is None:
-            return None
-        return _Response(status=_Response.SERVING if serving else _Response.NOT_SERVING)
+        return None if serving is None else _response(serving)
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> _Response:  # noqa: N802
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
         """One service; NOT_FOUND for a name that we do not have."""
         status = self._status(request.service)
         if status is None:
             await _not_found(context, request.service, self._serving())
         return status
 
-    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> health_pb2.HealthListResponse:  # noqa: N802
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: Context
+    ) -> health_pb2.HealthListResponse:
         """All services."""
-        return health_pb2.HealthListResponse(statuses={name: self._status(name) for name in self._serving()})
+        return health_pb2.HealthListResponse(
+            statuses={name: _response(serving) for name, serving in self._serving().items()}
+        )
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> AsyncIterator[_Response]:  # noqa: N802
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status now and at each change; SERVICE_UNKNOWN for a name that we do not have, as the protocol wants."""
-        last: _Response | None = None
+        last: health_pb2.HealthCheckResponse | None = None
         while True:
-            status = self._status(request.service) or _Response(status=_Response.SERVICE_UNKNOWN)
+            status = self._status(request.service) or health_pb2.HealthCheckResponse(
+                status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            )
             if status != last:
                 yield status
                 last = status
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
+
+
+def _response(serving: bool) -> health_pb2.HealthCheckResponse:
+    answer = health_pb2.HealthCheckResponse
+    return answer(status=answer.SERVING if serving else answer.NOT_SERVING)
 
 
 async def _not_found(context: Context, service: str, known: Mapping[str, bool]) -> NoReturn:

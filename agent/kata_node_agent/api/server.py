@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -16,6 +14,10 @@ from kata_node_agent.api.health import HealthService
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
 from kata_node_agent.sockets import FileIdentity, identity_of, make_room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 SOCKET_NAME = "agent.sock"
 GROUP = "kata-node-agent"
@@ -30,19 +32,21 @@ class NodeAgentService:
     def __init__(self, status: Callable[[], agent_pb2.Status]) -> None:
         self._status = status
 
-    async def GetStatus(self, request: agent_pb2.GetStatusRequest, context: Any) -> agent_pb2.Status:  # noqa: N802
+    async def GetStatus(self, request: agent_pb2.GetStatusRequest, context: Any) -> agent_pb2.Status:
         """What the agent advertises, what limits it, and what is wrong."""
         return self._status()
 
 
-class _LateReflection(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _LateReflection(grpc.GenericRpcHandler):
     """Server reflection, loaded when somebody asks: it costs memory that a node without grpcurl need not pay."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
         self._services = services
         self._handlers: dict[str, Any] = {}
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """The handler for a method of the reflection service; ``None`` for any other."""
         method = handler_call_details.method
         if not method.startswith(_REFLECTION):
@@ -80,12 +84,20 @@ class ApiServer:
         make_room(self.path)
         server = self._new_server()
         agent_pb2_grpc.add_NodeAgentServicer_to_server(self._service, server)
-        names = ("kata_node_agent.v1.NodeAgent", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+        names = (
+            "kata_node_agent.v1.NodeAgent",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        )
         server.add_generic_rpc_handlers((_LateReflection(names),))
         # Nobody else may connect in the moment between the making of the socket and its mode.
         before = os.umask(0o177)
         try:
-            _listen(server, f"unix:{self.path}", SocketError(f"{self.path}: cannot listen", hint="is the folder writable?"))
+            _listen(
+                server,
+                f"unix:{self.path}",
+                SocketError(f"{self.path}: cannot listen", hint="is the folder writable?"),
+            )
         finally:
             os.umask(before)
         await server.start()
@@ -94,7 +106,11 @@ class ApiServer:
         if tcp_address:
             tcp = self._new_server()
             hint = "choose a free port in health.tcp_address"
-            _listen(tcp, tcp_address, SocketError(f"{tcp_address}: cannot listen; the port may be taken", hint=hint))
+            _listen(
+                tcp,
+                tcp_address,
+                SocketError(f"{tcp_address}: cannot listen; the port may be taken", hint=hint),
+            )
             await tcp.start()
 
     def _new_server(self) -> grpc.aio.Server:

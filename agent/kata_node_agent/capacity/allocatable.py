@@ -26,7 +26,12 @@ class MemoryBudget:
     @property
     def allocatable_bytes(self) -> int:
         """What pods may request in all."""
-        kept = self.system_reserved_bytes + self.kube_reserved_bytes + self.eviction_hard_bytes + self.hugepages_bytes
+        kept = (
+            self.system_reserved_bytes
+            + self.kube_reserved_bytes
+            + self.eviction_hard_bytes
+            + self.hugepages_bytes
+        )
         return max(0, self.capacity_bytes - kept)
 
 
@@ -62,6 +67,6 @@ def parse_percentage(text: str) -> float:
         percent = float(text.removesuffix("%"))
     except ValueError:
         percent = -1.0
-    if not 0 <= percent <= 100:  # noqa: PLR2004 - also refuses nan
+    if not 0 <= percent <= 100:
         raise QuantityError(f"not a percentage: {text!r}", hint="write a number from 0% to 100%")
     return percent

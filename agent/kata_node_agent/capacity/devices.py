@@ -6,8 +6,11 @@ would fit; those in use are always healthy: kubelet kills running pods when the 
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ID_PREFIX = "kata-"
 _ID_DIGITS = 6
@@ -21,7 +24,7 @@ def device_id(index: int) -> str:
 def device_index(name: str) -> int | None:
     """The number in a device id of ours; ``None`` for any other text."""
     digits = name.removeprefix(ID_PREFIX)
-    if digits == name or not (digits.isascii() and digits.isdigit()) or len(digits) > 9:  # noqa: PLR2004
+    if digits == name or not (digits.isascii() and digits.isdigit()) or len(digits) > 9:
         return None
     index = int(digits)
     return index if device_id(index) == name else None
@@ -87,7 +90,9 @@ def plan_devices(
     else:
         free = max(0, total - len(in_use))
         if by_memory > max_slots:
-            limit = Limit("max_slots", f"device_plugin.max_slots is {max_slots}; memory would allow {by_memory}")
+            limit = Limit(
+                "max_slots", f"device_plugin.max_slots is {max_slots}; memory would allow {by_memory}"
+            )
         else:
             from kata_node_agent.quantity import format_bytes
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_node_agent.cli import options
 from kata_node_agent.config.load import Loaded, env_name, load, settings
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SCHEMA = "kata-node-agent/config/v1"
-FLAGS = ("--host-root", "--device-plugin-dir", "--run-dir", "--state-dir", "--profile", "--mode", "--log-level")
+FLAGS = (
+    "--host-root",
+    "--device-plugin-dir",
+    "--run-dir",
+    "--state-dir",
+    "--profile",
+    "--mode",
+    "--log-level",
+)
 
 
 @click.group("config", short_help="Show or check the configuration.")
@@ -28,7 +38,9 @@ def show(config_file: Path | None, output_format: str, **flags: Any) -> None:
     """Print every setting, its value, and where that came from. The text is a valid configuration file."""
     loaded = load(config_file, flags=options.given_settings(flags))
     if output_format == "json":
-        rows = [{"key": key, "value": _plain(value), "origin": origin} for key, value, origin in loaded.items()]
+        rows = [
+            {"key": key, "value": _plain(value), "origin": origin} for key, value, origin in loaded.items()
+        ]
         click.echo(json.dumps({"schema": SCHEMA, "settings": rows}))
         return
     click.echo(_as_toml(loaded), nl=False)
@@ -43,7 +55,11 @@ def check(config_file: Path | None, **flags: Any) -> None:
 
     loaded = load(config_file, flags=options.given_settings(flags))
     policy = loaded.config.eligibility
-    check_policy(profile=None if policy.profile == "auto" else policy.profile, require=policy.require, waive=policy.waive)
+    check_policy(
+        profile=None if policy.profile == "auto" else policy.profile,
+        require=policy.require,
+        waive=policy.waive,
+    )
     origins = {origin for origin in loaded.origins.values() if origin != "default"}
     click.echo(f"configuration is valid ({', '.join(sorted(origins)) or 'all defaults'})")
 

@@ -1,4 +1,4 @@
-# ruff: noqa: D301 - \b is click's mark for a paragraph that is kept as it is
+
 """`kata-node-agent dev`: the agent and a development kubelet in one folder; `make run` is this."""
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Dev:
         self._kubelet_pid = 0
         self._registered = False
         self._taught = False
-        self._said: dict[str, str] = {}
+        self._counts = ""
+        self._reasons: list[str] = []
         self._news = asyncio.Event()
         self._asked_to_end = asyncio.Event()
 
@@ -104,21 +105,25 @@ class Dev:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._asked_to_end.set)
         self._say(f"the agent and a development kubelet run in {self._shown_root}; Ctrl-C ends both")
-        kubelet = await self._kubelet.start()
-        agent = await self._agent.start()
-        others: list[asyncio.Task[Any]] = [
-            asyncio.create_task(follow(self._folder, here=self._here, event=self._event, gone=self._gone)),
-            asyncio.create_task(self._explain()),
-            asyncio.create_task(self._lose_patience()),
-        ]
         stop = asyncio.create_task(self._asked_to_end.wait())
+        others: list[asyncio.Task[Any]] = [stop]
+        started: list[asyncio.Task[int]] = []
         try:
-            return await self._wait(stop, kubelet, agent)
+            started.append(await self._kubelet.start())
+            started.append(await self._agent.start())
+            others += [
+                asyncio.create_task(
+                    follow(self._folder, here=self._here, event=self._event, gone=self._gone)
+                ),
+                asyncio.create_task(self._explain()),
+                asyncio.create_task(self._lose_patience()),
+            ]
+            return await self._wait(stop, *started)
         finally:
-            for task in (*others, stop):
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*others, stop, return_exceptions=True)
-            await end([self._agent, self._kubelet], [agent, kubelet], GRACE_SECONDS)
+            await asyncio.gather(*others, return_exceptions=True)
+            await end([self._agent, self._kubelet], started, GRACE_SECONDS)
             self._remove_dead_sockets()
 
     async def _wait(
@@ -154,7 +159,8 @@ class Dev:
 
     def _gone(self) -> None:
         self._registered = False
-        self._said.clear()
+        self._counts = ""
+        self._reasons = []
 
     def _event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "Registered":
@@ -162,11 +168,10 @@ class Dev:
             after = "" if self._taught else f" after {(time.monotonic() - self._started) * 1000:.0f} ms"
             self._say(f"registered{after}: {event['resource']}")
         elif event.get("event") == "DevicesChanged":
-            self._say_once(
-                "devices",
-                f"advertised: {event['resource']}: {event['allocatable']} allocatable of "
-                f"{event['capacity']}, {event['in_use']} in use",
-            )
+            counts = f"{event['allocatable']} allocatable of {event['capacity']}, {event['in_use']} in use"
+            if counts != self._counts:
+                self._counts = counts
+                self._say(f"advertised: {event['resource']}: {counts}")
         elif event.get("event") == "StreamLost":
             self._registered = False
         else:
@@ -180,8 +185,11 @@ class Dev:
             self._news.clear()
             # The agent may be about to say more.
             await asyncio.sleep(0.2)
-            for name, line in await asyncio.to_thread(_reasons, self._folder.root / "run"):
-                self._say_once(name, line)
+            reasons = await asyncio.to_thread(_reasons, self._folder.root / "run")
+            for line in reasons:
+                if line not in self._reasons:
+                    self._say(line)
+            self._reasons = reasons
             if self._registered and not self._taught:
                 self._taught = True
                 self._teach()
@@ -192,27 +200,23 @@ class Dev:
             self._say(f"not registered after {PATIENCE_SECONDS:.0f} s; the agent's lines above say why")
 
     def _teach(self) -> None:
-        self._say("in another terminal:")
-        for what, line in (
-            ("devkubelet admit web", "give kubelet a pod"),
-            ("devkubelet pods", "what became of it"),
-            ("devkubelet restart", "kubelet restarts: the agent registers again"),
-            ("devkubelet kill", "kubelet is killed with SIGKILL …"),
-            ("devkubelet serve", "… and started again"),
-        ):
-            self._say(f"    {self._line(what):<58} {line}")
         run_dir = shlex.quote(str(self._shown_root / "run"))
-        self._say(f"    {f'{_program()} status --run-dir {run_dir}':<58} what the agent says")
-        self._say(f"    {f'{_program()} check':<58} whether this machine can run Kata VMs")
+        rows = (
+            (self._line("devkubelet admit web"), "give kubelet a pod"),
+            (self._line("devkubelet pods"), "what became of it"),
+            (self._line("devkubelet restart"), "kubelet restarts: the agent registers again"),
+            (self._line("devkubelet kill"), "kubelet is killed with SIGKILL …"),
+            (self._line("devkubelet serve"), "… and started again"),
+            (f"{_program()} status --run-dir {run_dir}", "what the agent says"),
+            (f"{_program()} check", "whether this machine can run Kata VMs"),
+        )
+        width = max(len(line) for line, _ in rows)
+        self._say("in another terminal:")
+        for line, what in rows:
+            self._say(f"    {line:<{width}}  {what}")
 
     def _line(self, what: str) -> str:
         return f"{_program()} {what} --dir {shlex.quote(str(self._shown_root))}"
-
-    def _say_once(self, name: str, text: str) -> None:
-        if self._said.get(name) != text:
-            self._said[name] = text
-            if text:
-                self._say(text)
 
     def _say(self, text: str) -> None:
         self._print("dev", text)
@@ -250,8 +254,8 @@ def _refuse_a_kubelet_that_runs(folder: Folder) -> None:
     )
 
 
-def _reasons(run_dir: Path) -> list[tuple[str, str]]:
-    """What the agent says of its limits and problems, as (name, line); nothing where it does not answer."""
+def _reasons(run_dir: Path) -> list[str]:
+    """What the agent says of its limits and problems, one line each; nothing where it does not answer."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from kata_node_agent.api.client import get_status
 
@@ -259,17 +263,11 @@ def _reasons(run_dir: Path) -> list[tuple[str, str]]:
         status = get_status(run_dir)
     except AgentError:
         return []
-    lines = [
-        (
-            "limit",
-            f"limited by {status.slots.limited_by}: {status.slots.limited_by_message}"
-            if status.slots.limited_by
-            else "",
-        )
-    ]
+    slots = status.slots
+    lines = [f"limited by {slots.limited_by}: {slots.limited_by_message}"] if slots.limited_by else []
     for problem in status.problems:
         remedy = f"; remedy: {problem.remedy}" if problem.remedy else ""
-        lines.append((f"problem {problem.reason}", f"problem {problem.reason}: {problem.message}{remedy}"))
+        lines.append(f"problem {problem.reason}: {problem.message}{remedy}")
     return lines
 
 
@@ -285,7 +283,11 @@ def _program() -> str:
     name = "kata-node-agent"
     called = Path(sys.argv[0])
     if called.name != name:
-        return "python -m kata_node_agent"
-    if shutil.which(name) == str(called):
-        return name
-    return shlex.quote(str(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called))
+        return f"{_short(Path(sys.executable))} -m kata_node_agent"
+    return name if shutil.which(name) == str(called) else _short(called)
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    near = path.is_relative_to(here) and here != Path("/")
+    return shlex.quote(str(path.relative_to(here) if near else path))

@@ -1,4 +1,4 @@
-# ruff: noqa: D301 - \b is click's mark for a paragraph that is kept as it is
+
 """`kata-node-agent devkubelet`: the development kubelet, and what one can tell it."""
 
 from __future__ import annotations

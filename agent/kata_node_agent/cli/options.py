@@ -12,11 +12,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The environment variables of these options are read by the configuration itself, which knows where a value came from.
 config_file = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="Configuration file; FILE.d/*.toml are read after it. [default: /etc/kata-node-agent/config.toml if it is there]",
 )
 output_format = click.option(
-    "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
     help="text for people, json for scripts.",
 )
 

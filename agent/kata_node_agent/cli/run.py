@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_node_agent.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command("run", short_help="Run the agent in the foreground.")

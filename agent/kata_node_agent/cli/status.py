@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,8 @@ from kata_node_agent.cli import options
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kata_node_agent.pb import agent_pb2
 
 SCHEMA = "kata-node-agent/status/v1"
@@ -86,7 +87,9 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
         lines.append("")
     colour = {"eligible": "green", "ineligible": "red"}.get(status.verdict, "yellow")
     verdict = click.style(status.verdict, fg=colour, bold=True)
-    lines.append(f"verdict    {verdict} (profile {status.profile}), for {_ago(status.verdict_since_unix_seconds, now)}")
+    lines.append(
+        f"verdict    {verdict} (profile {status.profile}), for {_ago(status.verdict_since_unix_seconds, now)}"
+    )
     lines.append(
         f"slots      {slots.healthy} healthy of {slots.total}, {slots.in_use} in use; {status.resource}, mode {status.mode}"
     )
@@ -102,14 +105,23 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
     state = "registered" if kubelet.registered else "not registered"
     stream = "stream open" if kubelet.stream_open else "no stream"
     times = f"{kubelet.registrations} registration{'s' if kubelet.registrations != 1 else ''}"
-    lines.append(f"kubelet    {state}, {stream}, for {_ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}")
-    lines.append(f"agent      {status.version}, pid {status.pid}, up {_ago(status.started_unix_seconds, now)}")
+    lines.append(
+        f"kubelet    {state}, {stream}, for {_ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}"
+    )
+    lines.append(
+        f"agent      {status.version}, pid {status.pid}, up {_ago(status.started_unix_seconds, now)}"
+    )
     return "\n".join(lines)
 
 
 def _ago(then: float, now: float) -> str:
     """Seconds since ``then`` in the two largest units: ``2h 5m``."""
     seconds = max(0, int(now - then))
-    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
+    parts = [
+        (seconds // 86400, "d"),
+        (seconds // 3600 % 24, "h"),
+        (seconds // 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ]
     first = next((index for index, (number, _) in enumerate(parts) if number), 3)
     return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number or unit == "s")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.config.schema import Config
 from kata_node_agent.errors import AgentError, ConfigError, describe_os_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 DEFAULT_FILE = Path("/etc/kata-node-agent/config.toml")
 ENV_PREFIX = "KATA_NODE_AGENT_"
@@ -46,8 +48,8 @@ def settings() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
         if "parse" in top.metadata:
             yield top.name, top
         else:
-            assert callable(top.default_factory)  # noqa: S101 - sections have a factory; narrows for mypy
-            for inner in dataclasses.fields(top.default_factory):
+            section: Any = top.default_factory
+            for inner in dataclasses.fields(section):
                 yield f"{top.name}.{inner.name}", inner
 
 
@@ -79,7 +81,10 @@ def load(
     for path in _files(file):
         raw |= {key: (value, str(path)) for key, value in _flatten(_read(path), fields, path).items()}
     raw |= _environment(environ, fields)
-    raw |= {key: (value, f"flag --{key.rpartition('.')[2].replace('_', '-')}") for key, value in (flags or {}).items()}
+    raw |= {
+        key: (value, f"flag --{key.rpartition('.')[2].replace('_', '-')}")
+        for key, value in (flags or {}).items()
+    }
     values = {key: _parse(key, fields[key], value, origin) for key, (value, origin) in raw.items()}
     config = _build(values)
     try:
@@ -87,7 +92,9 @@ def load(
     except ConfigError as error:
         # Say where the key that the message begins with was set.
         origin = raw.get(error.message.partition(" ")[0], (None, ""))[1]
-        raise ConfigError(f"{origin}: {error.message}" if origin else error.message, hint=error.hint) from None
+        raise ConfigError(
+            f"{origin}: {error.message}" if origin else error.message, hint=error.hint
+        ) from None
     return Loaded(config, {key: raw[key][1] if key in raw else "default" for key in fields})
 
 
@@ -103,7 +110,7 @@ def keep_restart_only(present: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:
     for key, value, origin in new.items():
         if not fields[key].metadata["live"] and value != before[key][0]:
             waiting.append(key)
-            value, origin = before[key]  # noqa: PLW2901
+            value, origin = before[key]
         values[key], origins[key] = value, origin
     return Loaded(_build(values), origins), waiting
 
@@ -114,11 +121,15 @@ def _files(file: Path | None) -> Iterator[Path]:
         yield main
     drop_ins = main.with_name(main.name + ".d")
     try:
-        yield from sorted(path for path in drop_ins.iterdir() if path.suffix == ".toml" and not path.name.startswith("."))
+        yield from sorted(
+            path for path in drop_ins.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")
+        )
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        raise ConfigError(f"{drop_ins}: {describe_os_error(error)}", hint="make the folder readable, or remove it") from error
+        raise ConfigError(
+            f"{drop_ins}: {describe_os_error(error)}", hint="make the folder readable, or remove it"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -129,11 +140,15 @@ def _read(path: Path) -> dict[str, Any]:
         hint = "give the path of a TOML file with --config, or leave --config out for the defaults"
         raise ConfigError(f"{path}: {describe_os_error(error)}", hint=hint) from error
     if len(content) > _MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES} bytes", hint="this is no configuration of ours")
+        raise ConfigError(
+            f"{path}: larger than {_MAX_FILE_BYTES} bytes", hint="this is no configuration of ours"
+        )
     try:
         return tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}", hint="`kata-node-agent config show` prints a valid file") from error
+        raise ConfigError(
+            f"{path}: not TOML: {error}", hint="`kata-node-agent config show` prints a valid file"
+        ) from error
 
 
 def _nearest(key: str, names: list[str]) -> str:
@@ -150,7 +165,9 @@ def _flatten(table: dict[str, Any], fields: Mapping[str, object], path: Path) ->
     for name, value in table.items():
         if name in sections:
             if not isinstance(value, dict):
-                raise ConfigError(f"{path}: {name} is a section, not a value", hint=f"write [{name}] above its keys")
+                raise ConfigError(
+                    f"{path}: {name} is a section, not a value", hint=f"write [{name}] above its keys"
+                )
             flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
         else:
             flat[name] = value
@@ -186,8 +203,10 @@ def _build(values: Mapping[str, object]) -> Config:
             if top.name in values:
                 arguments[top.name] = values[top.name]
         else:
-            assert callable(top.default_factory)  # noqa: S101 - see settings()
+            section: Any = top.default_factory
             prefix = top.name + "."
-            given = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-            arguments[top.name] = top.default_factory(**given)
+            given = {
+                key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)
+            }
+            arguments[top.name] = section(**given)
     return Config(**arguments)

@@ -85,7 +85,7 @@ def _eviction(raw: object) -> str:
     """An amount, a percentage, or nothing; resolved against the node's capacity later."""
     text = _text(raw)
     if text.endswith("%"):
-        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text[:-1]) or float(text[:-1]) > 100:  # noqa: PLR2004
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text[:-1]) or float(text[:-1]) > 100:
             raise _refuse(raw, "a percentage from 0% to 100%")
     elif text:
         _bytes(text)
@@ -150,7 +150,9 @@ def _address(raw: object) -> str:
 
 def setting(default: object, parse: Parser, doc: str, *, live: bool = True) -> Any:
     """A field of a section. `live`: takes effect on reload; otherwise only at a restart."""
-    return field(default=parse(default), metadata={"parse": parse, "doc": doc, "live": live, "default": default})
+    return field(
+        default=parse(default), metadata={"parse": parse, "doc": doc, "live": live, "default": default}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,16 @@ class DevicePluginConfig:
     """How the agent appears to kubelet."""
 
     resource: str = setting(
-        "katacontainers.io/sandbox", _resource, "extended resource under which free VMs are advertised", live=False
+        "katacontainers.io/sandbox",
+        _resource,
+        "extended resource under which free VMs are advertised",
+        live=False,
     )
     directory: Path = setting(
-        "/var/lib/kubelet/device-plugins", _path, "kubelet's device plugin folder (on the host; not below host_root)", live=False
+        "/var/lib/kubelet/device-plugins",
+        _path,
+        "kubelet's device plugin folder (on the host; not below host_root)",
+        live=False,
     )
     max_slots: int = setting(1000, _integer(0, 10_000_000), "never advertise more VMs than this")
 
@@ -174,11 +182,15 @@ class KubeletConfig:
         "", _optional_path, "KubeletConfiguration file; empty: the usual places, below host_root"
     )
     pod_resources_socket: Path = setting(
-        "/var/lib/kubelet/pod-resources/kubelet.sock", _path, "kubelet's pod resources API (on the host; not below host_root)"
+        "/var/lib/kubelet/pod-resources/kubelet.sock",
+        _path,
+        "kubelet's pod resources API (on the host; not below host_root)",
     )
     system_reserved_memory: int | None = setting("", _optional_bytes, "memory of systemReserved")
     kube_reserved_memory: int | None = setting("", _optional_bytes, "memory of kubeReserved")
-    eviction_hard_memory: str = setting("", _eviction, "evictionHard memory.available: an amount or a percentage")
+    eviction_hard_memory: str = setting(
+        "", _eviction, "evictionHard memory.available: an amount or a percentage"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +217,9 @@ class NfdConfig:
 
     publish: bool = setting(True, _boolean, "keep our features file, where NFD's folder exists")
     features_dir: Path = setting(
-        "/etc/kubernetes/node-feature-discovery/features.d", _path, "folder of NFD's local source, below host_root"
+        "/etc/kubernetes/node-feature-discovery/features.d",
+        _path,
+        "folder of NFD's local source, below host_root",
     )
     label: str = setting(
         "auto",
@@ -221,7 +235,9 @@ class NfdConfig:
 class HealthConfig:
     """Health for probes that cannot reach a Unix socket."""
 
-    tcp_address: str = setting("", _address, "address for grpc.health.v1 alone, such as 127.0.0.1:9440", live=False)
+    tcp_address: str = setting(
+        "", _address, "address for grpc.health.v1 alone, such as 127.0.0.1:9440", live=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +245,15 @@ class Config:
     """All settings. Paths are the host's; see each section."""
 
     mode: Mode = setting("enforce", _mode, "enforce; warn: decide and record, refuse nothing; off")
-    log_level: str = setting("info", _one_of("debug", "info", "warning", "error"), "least severe message that is logged")
-    host_root: Path = setting("/", _path, "folder where the host's /proc, /sys, /dev and /etc are found", live=False)
-    run_dir: Path = setting("/run/kata-node-agent", _path, "socket, lock and ledger; must not outlive a boot", live=False)
+    log_level: str = setting(
+        "info", _one_of("debug", "info", "warning", "error"), "least severe message that is logged"
+    )
+    host_root: Path = setting(
+        "/", _path, "folder where the host's /proc, /sys, /dev and /etc are found", live=False
+    )
+    run_dir: Path = setting(
+        "/run/kata-node-agent", _path, "socket, lock and ledger; must not outlive a boot", live=False
+    )
     state_dir: Path = setting("/var/lib/kata-node-agent", _path, "what outlives a boot", live=False)
     device_plugin: DevicePluginConfig = field(default_factory=DevicePluginConfig)
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
@@ -253,7 +275,8 @@ class Config:
         """
         if self.cost_of_one_bytes <= 0:
             raise ConfigError(
-                "sandbox.vm_memory and sandbox.host_overhead are both 0", hint="a VM that costs nothing cannot be counted"
+                "sandbox.vm_memory and sandbox.host_overhead are both 0",
+                hint="a VM that costs nothing cannot be counted",
             )
         if self.device_plugin.max_slots > MAX_SLOTS:
             raise ConfigError(

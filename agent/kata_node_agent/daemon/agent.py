@@ -11,9 +11,8 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.config.load import Loaded, keep_restart_only
@@ -29,7 +28,12 @@ from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_prefix
 from kata_node_agent.kubelet.podresources import held_devices
 from kata_node_agent.kubelet.registrar import Registrar
 from kata_node_agent.kubelet.service import DevicePluginService
-from kata_node_agent.pb import agent_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from kata_node_agent.pb import agent_pb2
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,9 @@ _FOLDER_POLL_SECONDS = 0.1
 class Agent:
     """One agent, from `run` until a signal."""
 
-    def __init__(self, loaded: Loaded, reload: Callable[[], Loaded], notifier: Notifier | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, reload: Callable[[], Loaded], notifier: Notifier | None = None
+    ) -> None:
         self._loaded = loaded
         self._reload = reload
         self._notifier = notifier or Notifier()
@@ -66,7 +72,9 @@ class Agent:
             device_plugin.directory / f".{socket_prefix(device_plugin.resource)}lock",
             f"the resource {device_plugin.resource} in {device_plugin.directory}",
         )
-        self._registrar = Registrar(device_plugin.directory, device_plugin.resource, self._new_service, self._kubelet_changed)
+        self._registrar = Registrar(
+            device_plugin.directory, device_plugin.resource, self._new_service, self._kubelet_changed
+        )
         self._api = ApiServer(self.config.run_dir, self.status, self.serving)
 
     @property
@@ -81,7 +89,11 @@ class Agent:
             AgentError: it cannot start, or cannot go on, for a reason that a person can mend.
         """
         loop = asyncio.get_running_loop()
-        for number, action in {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}.items():
+        for number, action in {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self.reload,
+        }.items():
             loop.add_signal_handler(number, action)
         try:
             self._take_locks()
@@ -110,8 +122,10 @@ class Agent:
         try:
             loaded, waiting = keep_restart_only(self._loaded, self._reload())
         except AgentError as error:
-            log.error("not reloaded, the configuration in force stays", extra={"why": str(error)})  # noqa: TRY400
-            self._reload_problem = Problem("ReloadFailed", error.message, error.hint or "mend it and reload again")
+            log.error("not reloaded, the configuration in force stays", extra={"why": str(error)})
+            self._reload_problem = Problem(
+                "ReloadFailed", error.message, error.hint or "mend it and reload again"
+            )
         else:
             self._loaded, self._reload_problem = loaded, None
             logs.set_up(loaded.config.log_level)
@@ -119,7 +133,9 @@ class Agent:
             if waiting:
                 text = ", ".join(waiting)
                 log.warning("changed settings take effect at a restart only", extra={"settings": text})
-                self._reload_problem = Problem("RestartNeeded", f"changed but not in force: {text}", "restart the agent")
+                self._reload_problem = Problem(
+                    "RestartNeeded", f"changed but not in force: {text}", "restart the agent"
+                )
             self._look_now.set()
         self._notifier.ready()
 
@@ -127,7 +143,13 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(part(), name=part.__name__)
-                for part in (self._talk_to_kubelet, self._watch_node, self._probe_endpoint, self._follow_pods, self._feed_watchdog)
+                for part in (
+                    self._talk_to_kubelet,
+                    self._watch_node,
+                    self._probe_endpoint,
+                    self._follow_pods,
+                    self._feed_watchdog,
+                )
             ]
             self._notifier.ready()
             await self._stop.wait()
@@ -144,8 +166,10 @@ class Agent:
     async def _talk_to_kubelet(self) -> None:
         device_plugin = self.config.device_plugin
         if not self._plugin_lock.held:
-            log.info("waiting for kubelet's device plugin folder", extra={"path": str(device_plugin.directory)})
-            while not device_plugin.directory.is_dir():
+            log.info(
+                "waiting for kubelet's device plugin folder", extra={"path": str(device_plugin.directory)}
+            )
+            while not device_plugin.directory.is_dir():  # noqa: ASYNC110 - the system has no event to wait for
                 await asyncio.sleep(_FOLDER_POLL_SECONDS)
             self._plugin_lock.acquire()
         if removed := remove_stale_sockets(device_plugin.directory, device_plugin.resource):
@@ -168,13 +192,15 @@ class Agent:
             async with asyncio.timeout(_LOOK_TIMEOUT_SECONDS):
                 view = await loop.run_in_executor(self._executor, look, self.config)
         except TimeoutError:
-            log.error("the node's checks do not return", extra={"seconds": _LOOK_TIMEOUT_SECONDS})  # noqa: TRY400
+            log.error("the node's checks do not return", extra={"seconds": _LOOK_TIMEOUT_SECONDS})
             return
         before, self._view = self._view, view
         self._looked_at = time.monotonic()
         if before is None or before.verdict.verdict != view.verdict.verdict:
             self._verdict_since = time.time()
-            log.info("verdict", extra={"verdict": verdict_line(view.verdict), "profile": view.verdict.profile})
+            log.info(
+                "verdict", extra={"verdict": verdict_line(view.verdict), "profile": view.verdict.profile}
+            )
         for problem in view.problems:
             if before is None or problem not in before.problems:
                 log.warning(problem.message, extra={"reason": problem.reason, "remedy": problem.remedy})
@@ -240,7 +266,8 @@ class Agent:
         view = self._view
         return {
             # An agent that waits for kubelet is well; one whose own endpoint does not answer is not.
-            "": fresh and (answered or self._registrar.endpoint is None or not self._registrar.endpoint.settled),
+            "": fresh
+            and (answered or self._registrar.endpoint is None or not self._registrar.endpoint.settled),
             "eligibility": fresh and view is not None and view.verdict.verdict == "eligible",
             "device-plugin": answered and self._registrar.stream_open,
             "accounting": fresh and view is not None and view.budget is not None,
@@ -278,7 +305,8 @@ def _make_folder(path: Path) -> None:
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise SocketError(
-            f"{path}: {describe_os_error(error)}", hint="run as root, or choose a folder of yours with --run-dir"
+            f"{path}: {describe_os_error(error)}",
+            hint="run as root, or choose a folder of yours with --run-dir",
         ) from error
 
 

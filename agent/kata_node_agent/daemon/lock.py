@@ -6,9 +6,12 @@ import contextlib
 import errno
 import fcntl
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import BusyError, SocketError, describe_os_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MAX_HOLDER_BYTES = 512
 
@@ -37,7 +40,8 @@ class Lock:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise SocketError(
-                f"{self.path}: {describe_os_error(error)}", hint="choose a folder that can be written to, or run as root"
+                f"{self.path}: {describe_os_error(error)}",
+                hint="choose a folder that can be written to, or run as root",
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # syslog priorities, as sd-daemon(3) has them before each line.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -37,7 +39,9 @@ def _quoted(value: object) -> str:
     text = str(value)
     if text and text.isprintable() and not set(text) & set(' "='):
         return text
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.replace("\\", "\\\\"))
+    escaped = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.replace("\\", "\\\\")
+    )
     return '"' + escaped.replace('"', '\\"') + '"'
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.allocatable import MemoryBudget, eviction_threshold_bytes
 from kata_node_agent.capacity.devices import DevicePlan, Limit, plan_devices
-from kata_node_agent.config.schema import Config
 from kata_node_agent.eligibility import Verdict, evaluate
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.facts import collect
 from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.nodeconfig.kubelet import read_kubelet_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kata_node_agent.config.schema import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,9 @@ def look(config: Config) -> NodeView:
     try:
         budget = _budget(config, root, problems)
     except AgentError as error:
-        problems.append(Problem("MemoryUnreadable", error.message, error.hint or "see whether host_root is right"))
+        problems.append(
+            Problem("MemoryUnreadable", error.message, error.hint or "see whether host_root is right")
+        )
     return NodeView(verdict, budget, tuple(problems))
 
 

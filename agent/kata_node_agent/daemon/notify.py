@@ -6,7 +6,10 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Notifier:
@@ -47,7 +50,9 @@ class Notifier:
         # A manager that does not listen is no reason to fail, nor to wait.
         with (
             contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as stream,
+            socket.socket(
+                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            ) as stream,
         ):
             stream.sendto(message.encode(), self._address)
 

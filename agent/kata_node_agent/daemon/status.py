@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kata_node_agent import __version__
-from kata_node_agent.capacity.allocatable import MemoryBudget
-from kata_node_agent.config.schema import Config
 from kata_node_agent.daemon.node import NodeView, Problem, verdict_line
-from kata_node_agent.kubelet.devices import DeviceTable
 from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.pb import agent_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kata_node_agent.capacity.allocatable import MemoryBudget
+    from kata_node_agent.config.schema import Config
+    from kata_node_agent.kubelet.devices import DeviceTable
 
 
 def build_status(
@@ -77,13 +81,21 @@ def _kubelet_problems(registrar: Registrar) -> list[Problem]:
         return []
     if state is State.REGISTERING:
         remedy = "see whether kubelet runs (systemctl status kubelet); the agent tries again by itself"
-        return [Problem("NotRegistered", f"not registered with kubelet: {error or 'the first try is under way'}", remedy)]
+        return [
+            Problem(
+                "NotRegistered",
+                f"not registered with kubelet: {error or 'the first try is under way'}",
+                remedy,
+            )
+        ]
     remedy = "start kubelet; if its folder is another one, set device_plugin.directory"
     return [Problem("KubeletAbsent", f"{state.value}: {registrar.socket_path}", remedy)]
 
 
 def _node_problems(view: NodeView) -> list[Problem]:
-    blocking = [Problem(check.reason, f"{check.id}: {check.message}", check.remedy) for check in view.verdict.blocking]
+    blocking = [
+        Problem(check.reason, f"{check.id}: {check.message}", check.remedy) for check in view.verdict.blocking
+    ]
     return [*blocking, *view.problems]
 
 

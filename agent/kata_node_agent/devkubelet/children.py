@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from kata_node_agent.errors import AgentError, describe_os_error
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -52,19 +54,24 @@ class Child:
 
         Returns:
             a task that ends with the exit code, after the last line of output.
+
+        Raises:
+            AgentError: the system refuses a process.
         """
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-ISc",
-            _BECOME,
-            str(os.getpid()),
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            process_group=0,
-            env={**os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
-        )
+        pipe = asyncio.subprocess.PIPE
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-ISc", _BECOME, str(os.getpid()), *self._command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=asyncio.subprocess.STDOUT,
+                process_group=0,
+                env={**os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            raise AgentError(
+                f"the {self.name} cannot be started: {describe_os_error(error)}", reason="ProcessNotStarted"
+            ) from error
         self.pid = self._process.pid
         self._ended = asyncio.create_task(self._run(self._process), name=self.name)
         return self._ended
@@ -99,6 +106,8 @@ class Child:
 
 async def end(children: list[Child], tasks: list[asyncio.Task[int]], grace_seconds: float) -> None:
     """Ends children with SIGTERM, and those that do not go with SIGKILL."""
+    if not tasks:
+        return
     for child in children:
         child.signal(signal.SIGTERM)
     _, pending = await asyncio.wait(tasks, timeout=grace_seconds)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import DevicePlan, Limit, device_id, device_index
 from kata_node_agent.pb import deviceplugin_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +73,9 @@ class DeviceTable:
     """What ListAndWatch sends and Allocate decides on. Owned by the event loop: no locks."""
 
     def __init__(self) -> None:
-        self.plan = DevicePlan(total=0, in_use=frozenset(), free=0, limit=Limit("starting", "the node is being checked"))
+        self.plan = DevicePlan(
+            total=0, in_use=frozenset(), free=0, limit=Limit("starting", "the node is being checked")
+        )
         self.healthy: frozenset[int] = frozenset()
         self.listed: frozenset[int] = frozenset()
         self.generation = 0

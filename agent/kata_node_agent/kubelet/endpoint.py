@@ -12,14 +12,16 @@ import secrets
 import stat
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
 from kata_node_agent.errors import SocketError, describe_os_error
-from kata_node_agent.kubelet.service import DevicePluginService
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
 from kata_node_agent.sockets import FileIdentity, check_socket_path, identity_of, refuses_connections
+
+if TYPE_CHECKING:
+    from kata_node_agent.kubelet.service import DevicePluginService
 
 # A message of kubelet's is small; what is larger is none.
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -45,7 +47,9 @@ def remove_stale_sockets(directory: Path, resource: str) -> list[str]:
             if not (entry.name.startswith(prefix) and entry.name.endswith(".sock")):
                 continue
             with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode) and refuses_connections(Path(entry.path)):
+                if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode) and refuses_connections(
+                    Path(entry.path)
+                ):
                     os.unlink(entry.path)
                     removed.append(entry.name)
     return removed
@@ -123,4 +127,6 @@ def _why_not_writable(directory: Path) -> str:
             pass
     except OSError as error:
         return describe_os_error(error)
-    return "no permission to create a socket" if not os.access(directory, os.W_OK) else "refused by the system"
+    return (
+        "no permission to create a socket" if not os.access(directory, os.W_OK) else "refused by the system"
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from kata_node_agent.errors import HostError
 from kata_node_agent.kubelet.devices import indices_of
 from kata_node_agent.pb import podresources_pb2, podresources_pb2_grpc
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _TIMEOUT_SECONDS = 2.0
 # A node of 500 pods with many devices; kubelet itself sends no more than this.
@@ -27,7 +30,9 @@ async def held_devices(socket: Path, resource: str) -> set[int]:
         try:
             answer = await stub.List(podresources_pb2.ListPodResourcesRequest(), timeout=_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise HostError(f"{socket}: {error.code().name}: {error.details()}", reason="PodResourcesUnavailable") from error
+            raise HostError(
+                f"{socket}: {error.code().name}: {error.details()}", reason="PodResourcesUnavailable"
+            ) from error
     return indices_of(
         [
             name

@@ -13,18 +13,22 @@ import enum
 import logging
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from kata_node_agent.errors import AgentError
 from kata_node_agent.kubelet.endpoint import Endpoint
-from kata_node_agent.kubelet.service import DevicePluginService
 from kata_node_agent.kubelet.watch import FolderWatch
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
 from kata_node_agent.sockets import FileIdentity, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kata_node_agent.kubelet.service import DevicePluginService
 
 log = logging.getLogger(__name__)
 
@@ -236,5 +240,3 @@ class Registrar:
             if state is not State.REGISTERED and state is not State.REGISTERING:
                 log.info(state.value, extra={"path": str(self._directory)})
         self._on_change()
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -15,6 +14,8 @@ from kata_node_agent.config.schema import Mode
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
     from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,7 +46,13 @@ class DevicePluginService:
     registered with.
     """
 
-    def __init__(self, table: DeviceTable, holdings: Holdings, mode: Callable[[], Mode], on_allocated: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        table: DeviceTable,
+        holdings: Holdings,
+        mode: Callable[[], Mode],
+        on_allocated: Callable[[], None],
+    ) -> None:
         self._table = table
         self._holdings = holdings
         self._mode = mode
@@ -59,11 +66,13 @@ class DevicePluginService:
         """Ends every ListAndWatch stream, as a plugin that stops in good order does."""
         self._closing.set()
 
-    async def GetDevicePluginOptions(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:  # noqa: N802
+    async def GetDevicePluginOptions(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
         """We offer preferred allocation, and need no PreStartContainer."""
         return pb.DevicePluginOptions(get_preferred_allocation_available=True)
 
-    async def ListAndWatch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:  # noqa: N802
+    async def ListAndWatch(
+        self, request: pb.Empty, context: Context
+    ) -> AsyncIterator[pb.ListAndWatchResponse]:
         """The whole list at once, then the whole list at every change."""
         self._count_stream(+1)
         closing = asyncio.create_task(self._closing.wait())
@@ -84,7 +93,7 @@ class DevicePluginService:
         self.streams_changed.set()
         self.streams_changed = asyncio.Event()
 
-    async def Allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:  # noqa: N802
+    async def Allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
         """All or nothing: one answer for every container, or a refusal that says which id and why."""
         try:
             indices = self._check_allocation([list(part.devices_ids) for part in request.container_requests])
@@ -93,7 +102,9 @@ class DevicePluginService:
             await _abort(context, refusal)
         self._holdings.allocated(indices, time.monotonic())
         self._on_allocated()
-        return pb.AllocateResponse(container_responses=[pb.ContainerAllocateResponse() for _ in request.container_requests])
+        return pb.AllocateResponse(
+            container_responses=[pb.ContainerAllocateResponse() for _ in request.container_requests]
+        )
 
     def _check_allocation(self, containers: Sequence[Sequence[str]]) -> set[int]:
         """The indices asked for.
@@ -127,7 +138,7 @@ class DevicePluginService:
             log.warning("kubelet allocated devices that are in use", extra={"devices": len(held)})
         return indices
 
-    async def GetPreferredAllocation(  # noqa: N802
+    async def GetPreferredAllocation(
         self, request: pb.PreferredAllocationRequest, context: Context
     ) -> pb.PreferredAllocationResponse:
         """The lowest numbers, so that what is in use stays together at the low end of the list."""
@@ -142,7 +153,7 @@ class DevicePluginService:
             container_responses=[pb.ContainerPreferredAllocationResponse(deviceIDs=names) for names in chosen]
         )
 
-    async def PreStartContainer(  # noqa: N802
+    async def PreStartContainer(
         self, request: pb.PreStartContainerRequest, context: Context
     ) -> pb.PreStartContainerResponse:
         """Nothing to prepare; kubelet does not call this, as our options say."""

@@ -10,10 +10,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import describe_os_error
 from kata_node_agent.host import native
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 

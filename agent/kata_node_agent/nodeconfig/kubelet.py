@@ -98,7 +98,8 @@ def _parse_document(content: bytes) -> object:
     import yaml
 
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+        # Both are safe loaders; the one in C is not in every build of the library.
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = str(error).replace("\n", " ")
         raise HostError(f"neither YAML nor JSON: {line}", reason="KubeletConfigurationInvalid") from error
