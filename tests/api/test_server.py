@@ -1,0 +1,147 @@
+import asyncio
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from kata_node_agent.api.server import ApiServer
+from kata_node_agent.errors import BusyError, SocketError
+from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class Api:
+    """A server whose state the test sets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.serving: dict[str, bool] = {"": True, "device-plugin": False}
+        self.server = ApiServer(folder, lambda: agent_pb2.Status(verdict="eligible"), lambda: self.serving)
+
+    async def __aenter__(self) -> "Api":
+        await self.server.start()
+        self.channel = grpc.aio.insecure_channel(f"unix:{self.server.path}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.channel.close()
+        await self.server.stop()
+
+    @property
+    def health(self) -> Any:
+        return health_pb2_grpc.HealthStub(self.channel)
+
+
+def test_answers_status_and_leaves_no_socket(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            status = await agent_pb2_grpc.NodeAgentStub(api.channel).GetStatus(agent_pb2.GetStatusRequest())
+            assert status.verdict == "eligible"
+        assert not list(short_dir.iterdir())
+
+    asyncio.run(main())
+
+
+def test_the_socket_is_not_for_everybody(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            assert stat.S_IMODE(os.stat(api.server.path).st_mode) in {0o600, 0o660}
+
+    asyncio.run(main())
+
+
+def test_health_is_that_of_the_moment(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            request = health_pb2.HealthCheckRequest(service="device-plugin")
+            assert (await api.health.Check(request)).status == NOT_SERVING
+            api.serving["device-plugin"] = True
+            assert (await api.health.Check(request)).status == SERVING
+
+    asyncio.run(main())
+
+
+def test_unknown_service_is_not_found_with_the_names_there_are(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            with pytest.raises(grpc.aio.AioRpcError, match="'device-plugin'") as caught:
+                await api.health.Check(health_pb2.HealthCheckRequest(service="none"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(main())
+
+
+def test_list_names_all_services(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            answer = await api.health.List(health_pb2.HealthListRequest())
+            assert {name: one.status for name, one in answer.statuses.items()} == {"": SERVING, "device-plugin": NOT_SERVING}
+
+    asyncio.run(main())
+
+
+def test_watch_sends_each_change_and_an_unknown_name_as_unknown(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            watch = api.health.Watch(health_pb2.HealthCheckRequest(service="late"))
+            assert (await watch.read()).status == UNKNOWN
+            api.serving["late"] = False
+            assert (await watch.read()).status == NOT_SERVING
+            api.serving["late"] = True
+            assert (await watch.read()).status == SERVING
+            watch.cancel()
+
+    asyncio.run(main())
+
+
+def test_reflection_names_our_services(short_dir: Path) -> None:
+    async def main() -> None:
+        from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+        async with Api(short_dir) as api:
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(api.channel)
+            async for answer in stub.ServerReflectionInfo(iter([request])):
+                names = {service.name for service in answer.list_services_response.service}
+                assert {"kata_node_agent.v1.NodeAgent", "grpc.health.v1.Health"} <= names
+
+    asyncio.run(main())
+
+
+def test_a_second_server_on_the_socket_is_refused(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir):
+            with pytest.raises(BusyError):
+                await Api(short_dir).server.start()
+
+    asyncio.run(main())
+
+
+def test_health_alone_is_on_tcp(short_dir: Path) -> None:
+    async def main() -> None:
+        import socket
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        api = Api(short_dir)
+        await api.server.start(address)
+        async with grpc.aio.insecure_channel(address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await agent_pb2_grpc.NodeAgentStub(channel).GetStatus(agent_pb2.GetStatusRequest())
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        other = Api(short_dir / "other")
+        (short_dir / "other").mkdir()
+        with pytest.raises(SocketError, match="cannot listen"):
+            await other.server.start(address)
+        await other.server.stop()
+        await api.server.stop()
+
+    asyncio.run(main())
