@@ -80,7 +80,10 @@ def test_list_names_all_services(short_dir: Path) -> None:
     async def main() -> None:
         async with Api(short_dir) as api:
             answer = await api.health.List(health_pb2.HealthListRequest())
-            assert {name: one.status for name, one in answer.statuses.items()} == {"": SERVING, "device-plugin": NOT_SERVING}
+            assert {name: one.status for name, one in answer.statuses.items()} == {
+                "": SERVING,
+                "device-plugin": NOT_SERVING,
+            }
 
     asyncio.run(main())
 

@@ -7,6 +7,7 @@ watcher while holding the lock that setting a status needs, so that one client t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -25,6 +26,11 @@ class HealthService:
 
     def __init__(self, serving: Callable[[], Mapping[str, bool]]) -> None:
         self._serving = serving
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends every Watch, so that the server need not cut them off."""
+        self._closing.set()
 
     def _status(self, service: str) -> health_pb2.HealthCheckResponse | None:
         serving = self._serving().get(service)
@@ -52,14 +58,16 @@ class HealthService:
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status now and at each change; SERVICE_UNKNOWN for a name that we do not have, as the protocol wants."""
         last: health_pb2.HealthCheckResponse | None = None
-        while True:
+        while not self._closing.is_set():
             status = self._status(request.service) or health_pb2.HealthCheckResponse(
                 status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             )
             if status != last:
                 yield status
                 last = status
-            await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_INTERVAL_SECONDS):
+                    await self._closing.wait()
 
 
 def _response(serving: bool) -> health_pb2.HealthCheckResponse:

@@ -124,6 +124,7 @@ class ApiServer:
     async def stop(self) -> None:
         """Stops listening and removes the socket if it is still ours."""
         ours = self._identity is not None and identity_of(self.path) == self._identity
+        self._health.close()
         for server in self._servers:
             await server.stop(_STOP_GRACE_SECONDS)
         self._servers.clear()

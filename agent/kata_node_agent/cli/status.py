@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_node_agent.cli import options
+from kata_node_agent.errors import ConfigError
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kata_node_agent.pb import agent_pb2
 
 SCHEMA = "kata-node-agent/status/v1"
@@ -29,14 +29,24 @@ def command(config_file: Path | None, output_format: str, **flags: Any) -> None:
 
     Exit codes: 0 the agent answered and has no problem; 1 it answered and has; 2 no answer.
     """
-    from kata_node_agent.config.load import load
-
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from kata_node_agent.api.client import get_status
 
-    status = get_status(load(config_file, flags=options.given_settings(flags)).config.run_dir)
+    status = get_status(_run_dir(config_file, options.given_settings(flags)))
     click.echo(json.dumps(as_json(status)) if output_format == "json" else as_text(status, time.time()))
     click.get_current_context().exit(1 if status.problems else 0)
+
+
+def _run_dir(config_file: Path | None, given: dict[str, object]) -> Path:
+    """Where the agent serves. A configuration that is broken now is no reason not to ask the agent that runs."""
+    from kata_node_agent.config.load import load
+    from kata_node_agent.config.schema import Config
+
+    try:
+        return load(config_file, flags=given).config.run_dir
+    except ConfigError as error:
+        click.echo(f"kata-node-agent: {error}", err=True)
+        return Path(str(given.get("run_dir", Config().run_dir)))
 
 
 def as_json(status: agent_pb2.Status) -> dict[str, object]:
