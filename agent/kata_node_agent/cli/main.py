@@ -1,17 +1,15 @@
 """The front door: finds the command, and turns errors into one clear line and an exit code.
 
-Commands are loaded when they are called: `check` must not pay for gRPC, nor the daemon for what prints tables.
+The daemon is started from here without the library that parses command lines: it would stay in the memory of every node
+(3.9 MiB) for a handful of flags. Whatever is not plain, `--help` and mistakes included, goes the ordinary way.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import NoReturn
 
-import click
-
-from kata_node_agent import __version__
+from kata_node_agent.cli.flags import plain_run_flags
 from kata_node_agent.errors import AgentError
 
 # name -> (module, one line for --help). The line stands here so that --help imports no command.
@@ -26,57 +24,45 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order a newcomer meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command's ``command`` object from its module."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"kata_node_agent.cli.{COMMANDS[cmd_name][0]}")
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="kata-node-agent")
-def cli() -> None:
-    """Keep a Kubernetes node honest about Kata Containers.
-
-    \b
-    On a node, as root:    kata-node-agent check
-    To try the whole:      kata-node-agent dev
-    As a service:          kata-node-agent run
-    """
-
-
 def main() -> NoReturn:
     """Entry point of the `kata-node-agent` command. Exit 2 is bad usage or an error of any kind; see `check --help`."""
     try:
-        code = cli.main(standalone_mode=False)
+        if sys.argv[1:2] == ["run"] and (flags := plain_run_flags(sys.argv[2:])) is not None:
+            from kata_node_agent.daemon.start import start
+
+            start(*flags)
+            code = 0
+        else:
+            code = _run_group()
     except AgentError as error:
-        click.echo(f"kata-node-agent: {error.message}", err=True)
+        _say(f"kata-node-agent: {error.message}")
         if error.hint:
-            click.echo(f"  remedy: {error.hint}", err=True)
-        click.echo(f"  reason: {error.reason}", err=True)
+            _say(f"  remedy: {error.hint}")
+        _say(f"  reason: {error.reason}")
         code = 2
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); nothing to say, nobody to say it to.
         sys.stderr.close()
         code = 0
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
+
+
+def _run_group() -> int:
+    import click
+
+    from kata_node_agent.cli.group import cli
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from kata_node_agent.cli.flags import SETTING_FLAGS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # The environment variables of these options are read by the configuration itself, which knows where a value came from.
@@ -27,24 +29,13 @@ output_format = click.option(
     help="text for people, json for scripts.",
 )
 
-# flag -> (dotted key of the configuration, what --help says)
-_SETTING_FLAGS = {
-    "--host-root": ("host_root", "DIR", "Read the host's /proc, /sys, /dev and /etc below DIR."),
-    "--device-plugin-dir": ("device_plugin.directory", "DIR", "Kubelet's device plugin folder."),
-    "--run-dir": ("run_dir", "DIR", "Folder of agent.sock, lock and ledger."),
-    "--state-dir": ("state_dir", "DIR", "Folder of what outlives a boot."),
-    "--profile": ("eligibility.profile", "NAME", "openshift, upstream or auto."),
-    "--mode": ("mode", "enforce|warn|off", "What to do with a decision against a pod."),
-    "--log-level": ("log_level", "LEVEL", "debug, info, warning or error."),
-}
-
 
 def setting_flags(*names: str) -> Callable[[F], F]:
     """Flags that override settings; see `given_settings`."""
 
     def decorate(function: F) -> F:
         for name in reversed(names):
-            key, metavar, text = _SETTING_FLAGS[name]
+            key, metavar, text = SETTING_FLAGS[name]
             function = click.option(name, key.replace(".", "__"), metavar=metavar, help=text)(function)
         return function
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,20 +30,6 @@ def command(config_file: Path | None, **flags: Any) -> None:
 
     Exit codes: 0 ended by a signal; 2 could not start, with the reason and a remedy on stderr.
     """
-    from kata_node_agent.config.load import load
-    from kata_node_agent.daemon import logs
+    from kata_node_agent.daemon.start import start
 
-    given = options.given_settings(flags)
-    loaded = load(config_file, flags=given)
-    logs.set_up(loaded.config.log_level)
-    # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from kata_node_agent.daemon.agent import Agent
-
-    async def main() -> None:
-        # What was made until here stays: the collector need not walk it again and again.
-        gc.collect()
-        gc.freeze()
-        await Agent(loaded, lambda: load(config_file, flags=given)).run()
-
-    asyncio.run(main())
+    start(config_file, options.given_settings(flags))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import time
 from pathlib import Path
@@ -59,7 +58,7 @@ class Endpoint:
     """A listener that serves from `start` until `stop`."""
 
     def __init__(self, directory: Path, resource: str, service: DevicePluginService) -> None:
-        self.name = f"{socket_prefix(resource)}{secrets.token_hex(4)}.sock"
+        self.name = f"{socket_prefix(resource)}{os.urandom(4).hex()}.sock"
         self.path = directory / self.name
         self.service = service
         self._server: grpc.aio.Server | None = None

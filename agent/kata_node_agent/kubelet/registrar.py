@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import random
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,7 +75,7 @@ class Backoff:
 
     def pause(self) -> float:
         """The next pause in seconds."""
-        pause = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        pause = self._next * (0.5 + os.urandom(1)[0] / 510)
         self._next = min(self._next * 2, _BACKOFF_LAST_SECONDS)
         return pause
 

@@ -1,0 +1,44 @@
+"""The group of all commands, each imported only when it is called: `check` must not pay for gRPC."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from kata_node_agent import __version__
+from kata_node_agent.cli.main import COMMANDS
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command's ``command`` object from its module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"kata_node_agent.cli.{COMMANDS[cmd_name][0]}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kata-node-agent")
+def cli() -> None:
+    """Keep a Kubernetes node honest about Kata Containers.
+
+    \b
+    On a node, as root:    kata-node-agent check
+    To try the whole:      kata-node-agent dev
+    As a service:          kata-node-agent run
+    """

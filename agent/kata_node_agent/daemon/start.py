@@ -1,0 +1,41 @@
+"""From a command line to a running agent: configuration, log, then what is large, in this order."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import TYPE_CHECKING
+
+from kata_node_agent.config.load import load
+from kata_node_agent.daemon import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
+    """Runs the agent until it is told to end.
+
+    Args:
+        config_file: as given; ``None`` for the default one.
+        flags: dotted key → raw value, for the flags that were given.
+
+    Raises:
+        AgentError: it cannot start, or cannot go on; see `Agent.run`.
+    """
+    loaded = load(config_file, flags=flags)
+    logs.set_up(loaded.config.log_level)
+    # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio
+
+    from kata_node_agent.daemon.agent import Agent
+
+    async def run() -> None:
+        # What was made until here stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        await Agent(loaded, lambda: load(config_file, flags=flags)).run()
+
+    asyncio.run(run())
