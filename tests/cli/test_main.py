@@ -1,0 +1,62 @@
+"""The command as a process: its help, its mistakes, its exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kata_node_agent.cli.main import COMMANDS
+
+pytestmark = pytest.mark.host
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kata_node_agent", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_help_lists_every_command() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    done = run(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["run", "--nonsense"], ["run", "--mode"], ["status", "extra"], ["check", "--format", "x"]],
+)
+def test_bad_usage_is_exit_2_without_a_traceback(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+
+
+def test_a_users_mistake_is_a_line_a_remedy_and_a_reason() -> None:
+    done = run("run", "--config", "/nonexistent/c.toml")
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "kata-node-agent: /nonexistent/c.toml: No such file or directory (ENOENT)"
+    assert lines[1].startswith("  remedy: ")
+    assert lines[2] == "  reason: InvalidConfiguration"
+    assert len(lines) == 3
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m kata_node_agent config show | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=30,  # noqa: S602
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
