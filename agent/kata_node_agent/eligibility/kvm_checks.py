@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kata_node_agent.eligibility.findings import NOT_REACHED, fails, holds, missing, skip, unknown
+from kata_node_agent.host.kvm import STEPS, KvmOutcome
 
 if TYPE_CHECKING:
     from typing import Any
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from kata_node_agent.eligibility.model import Finding
     from kata_node_agent.eligibility.processor import Processor
     from kata_node_agent.host.facts import NodeFacts
-    from kata_node_agent.host.kvm import KvmOutcome
 
 KVM_NUMBER = (10, 232)
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
@@ -34,7 +34,7 @@ def check_device(facts: NodeFacts, _cpu: Processor) -> Finding:
         return missing("whether there is a /dev/kvm is not known")
     node = facts.kvm.node
     evidence: dict[str, Any] = {"path": node.path, "type": node.kind}
-    if node.kind == "unknown":
+    if node.kind not in {"char", "other", "absent"}:
         return unknown("KvmDeviceUnreachable", f"/dev/kvm could not be looked at: {node.problem}", evidence)
     if node.kind == "absent":
         return fails("KvmDeviceMissing", "there is no /dev/kvm", evidence)
@@ -172,7 +172,9 @@ def _guest_failed(outcome: KvmOutcome, evidence: dict[str, Any]) -> Finding:
 
 
 def _outcome(facts: NodeFacts) -> KvmOutcome | None:
-    return facts.kvm.outcome if facts.kvm is not None else None
+    outcome = facts.kvm.outcome if facts.kvm is not None else None
+    # A step of a later version's probe says nothing that we could read.
+    return outcome if outcome is not None and outcome.step in STEPS else None
 
 
 def _without_outcome(facts: NodeFacts) -> Finding:
@@ -209,4 +211,6 @@ def _error_evidence(outcome: KvmOutcome, *steps: str) -> dict[str, Any]:
 
 
 def _words(number: int) -> str:
-    return f"{os.strerror(number)} ({errno.errorcode.get(number, f'errno {number}')})"
+    name = errno.errorcode.get(number)
+    # A snapshot may hold any number; strerror(3) takes an int.
+    return f"{os.strerror(number)} ({name})" if name is not None else f"errno {number}"

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot
 
 PATH = "/dev/shm"  # noqa: S108 - the host's, looked at only
+# Larger is no size of anything, and would not fit other programs' integers.
+_MAX_BYTES = (1 << 63) - 1
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -61,4 +63,4 @@ def parse_mount_size(text: str, memory_bytes: int | None) -> int | None:
                 size = memory_bytes * int(match[1]) // 100 if memory_bytes is not None else None
             else:
                 size = int(match[1]) * _UNITS[match[2]]
-    return size
+    return size if size is None or size <= _MAX_BYTES else None
