@@ -33,7 +33,7 @@ lint: $(VENV)/.ready ## ruff, mypy strict, C warnings as errors
 	$(MAKE) -s -C native lint
 
 bench: $(VENV)/.ready ## Measure, each figure beside a peer or a floor of the same run
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH_FLAGS)
 
 dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/
 	$(BIN)/pip install --quiet --disable-pip-version-check build
