@@ -18,6 +18,7 @@ COMMANDS = {
     "snapshot": ("snapshot", "Record all facts of this node in one JSON file."),
     "run": ("run", "Run the agent in the foreground (this is what systemd starts)."),
     "status": ("status", "Ask the running agent what it advertises, and what limits it."),
+    "label": ("label", "Show, write or remove what Node Feature Discovery reads of this node."),
     "config": ("config", "Show or check the configuration, with where each value came from."),
     "dev": ("dev", "Try it all: the agent and a development kubelet, in one folder."),
     "devkubelet": ("devkubelet", "A small kubelet for newcomers and tests."),
