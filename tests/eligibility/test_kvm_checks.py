@@ -116,6 +116,14 @@ def test_what_lies_at_the_path(node: DeviceNode, status: str, reason: str) -> No
     assert statuses(evaluate(good_node(kvm=KvmFacts(node)), profile=None))["kvm.device"] == (status, reason)
 
 
+def test_another_device_in_its_place_is_not_opened() -> None:
+    node = DeviceNode("/dev/kvm", "char", 10, 130)
+    assert statuses(evaluate(good_node(kvm=KvmFacts(node)), profile=None))["kvm.open"] == (
+        "fail",
+        "KvmDeviceWrongNumber",
+    )
+
+
 def test_a_missing_capability_is_named() -> None:
     capabilities = {**DONE.capabilities, "irqfd": 0}
     outcome = KvmOutcome("done", 0, 12, 5, value=7, expected=7, microseconds=1, capabilities=capabilities)

@@ -162,21 +162,30 @@ def write_output(name: str, text: str) -> None:
     Raises:
         HostError: it cannot be written.
     """
-    if name == "-":
-        click.echo(text, nl=False)
-        return
     try:
+        if name == "-":
+            click.echo(text, nl=False)
+            return
         with open(name, "w", encoding="utf-8") as file:
             file.write(text)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
-        what = describe_os_error(error) if isinstance(error, OSError) else str(error)
-        raise HostError(
-            f"{name}: {what}", hint="name a file that can be written", reason="OutputUnwritable"
-        ) from None
+        raise _unwritable("standard output" if name == "-" else name, error) from None
 
 
 def _print(text: str) -> None:
     """Colours only for a terminal that wants them; letters that the output lacks become question marks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = text.encode(encoding, errors="replace").decode(encoding)
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    try:
+        click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritable("standard output", error) from None
+
+
+def _unwritable(name: str, error: OSError | ValueError) -> HostError:
+    what = describe_os_error(error) if isinstance(error, OSError) else str(error)
+    return HostError(f"{name}: {what}", hint="see where it leads", reason="OutputUnwritable")

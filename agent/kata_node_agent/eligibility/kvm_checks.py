@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kata_node_agent.eligibility.findings import NOT_REACHED, fails, holds, missing, skip, unknown
-from kata_node_agent.host.kvm import STEPS, KvmOutcome
+from kata_node_agent.host.kvm import KVM_NUMBER, STEPS, KvmOutcome
 
 if TYPE_CHECKING:
     from typing import Any
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kata_node_agent.eligibility.processor import Processor
     from kata_node_agent.host.facts import NodeFacts
 
-KVM_NUMBER = (10, 232)
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 # Our own limits or a passing shortage: says nothing about the node's ability.
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
@@ -179,7 +178,10 @@ def _outcome(facts: NodeFacts) -> KvmOutcome | None:
 
 def _without_outcome(facts: NodeFacts) -> Finding:
     """What can be said of opening where it was not tried."""
-    kind = facts.kvm.node.kind if facts.kvm is not None else "unknown"
+    node = facts.kvm.node if facts.kvm is not None else None
+    kind = node.kind if node is not None else "unknown"
+    if node is not None and kind == "char" and (node.major, node.minor) != KVM_NUMBER:
+        return fails("KvmDeviceWrongNumber", "/dev/kvm is another device, and was not opened")
     if kind == "absent":
         return fails("KvmDeviceMissing", "there is no /dev/kvm to open")
     if kind == "other":

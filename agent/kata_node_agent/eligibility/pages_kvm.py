@@ -110,6 +110,11 @@ PAGES = (
                 "make the device: mknod /dev/kvm c 10 232",
             ),
             Reason(
+                "KvmDeviceWrongNumber",
+                "Another device lies at its path; it was not opened.",
+                "remove it and make it anew: mknod /dev/kvm c 10 232",
+            ),
+            Reason(
                 "KvmOpenFailed", "Another error, named in the message.", "read dmesg for what the kernel says"
             ),
         ),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kata_node_agent.host.native import KvmProbe
     from kata_node_agent.host.root import HostRoot
 
+# KVM's minor number under the misc devices' major is fixed.
+KVM_NUMBER = (10, 232)
 # Takes the path of the device as we see it.
 Prober = Callable[[str], "KvmProbe"]
 
@@ -65,9 +67,12 @@ class KvmFacts:
 
 
 def read_kvm(root: HostRoot, probe: Prober | None = None) -> KvmFacts:
-    """Looks at /dev/kvm and, if it is a character device, runs a guest on it."""
+    """Looks at /dev/kvm and, if it is KVM's device, runs a guest on it.
+
+    Another device in its place is not opened: opening some (watchdogs, tapes) does things.
+    """
     node = read_device(root, KVM)
-    if node.kind != "char":
+    if node.kind != "char" or (node.major, node.minor) != KVM_NUMBER:
         return KvmFacts(node)
     return KvmFacts(node, _outcome((probe or _native_probe)(str(root.resolve(KVM)))))
 

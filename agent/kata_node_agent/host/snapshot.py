@@ -55,7 +55,11 @@ def read_snapshot(data: bytes) -> NodeFacts:
         HostError: it is too large, no JSON, no snapshot, one of a newer kind, or has values of wrong types.
     """
     if len(data) > MAX_BYTES:
-        raise HostError(f"snapshot: larger than {MAX_BYTES >> 20} MiB", reason="SnapshotInvalid")
+        raise HostError(
+            f"snapshot: larger than {MAX_BYTES >> 20} MiB",
+            hint="name a file written by: kata-node-agent snapshot",
+            reason="SnapshotInvalid",
+        )
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
