@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
 from kata_node_agent.devkubelet.children import describe_end, exit_code, printable
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
+
 from kata_node_agent.devkubelet.names import SANDBOX_RESOURCE
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 from kata_node_agent.pb import deviceplugin_pb2_grpc

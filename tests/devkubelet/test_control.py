@@ -8,12 +8,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from kata_node_agent.devkubelet.client import ControlClient
 from kata_node_agent.devkubelet.control import MAX_LINE_BYTES, Control
 from kata_node_agent.devkubelet.kubelet import DevKubelet
 from kata_node_agent.devkubelet.names import SANDBOX_RESOURCE, Folder
 from kata_node_agent.errors import AgentError, SocketError
-
 from tests.devkubelet.support import TinyPlugin
 
 if TYPE_CHECKING:

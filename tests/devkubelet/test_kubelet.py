@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
 from kata_node_agent.devkubelet import events
 from kata_node_agent.devkubelet.kubelet import DevKubelet, Timing
 from kata_node_agent.devkubelet.names import SANDBOX_RESOURCE
 from kata_node_agent.errors import BusyError, SocketError
-
 from tests.devkubelet.support import TinyPlugin
 
 if TYPE_CHECKING:

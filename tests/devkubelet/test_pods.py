@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+
 from kata_node_agent.devkubelet import checkpoint, events
 from kata_node_agent.devkubelet.kubelet import DevKubelet, Timing
 from kata_node_agent.devkubelet.names import SANDBOX_RESOURCE
 from kata_node_agent.devkubelet.pods import PodError
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 from kata_node_agent.pb import podresources_pb2, podresources_pb2_grpc
-
 from tests.devkubelet.support import TinyPlugin
 
 if TYPE_CHECKING:
@@ -255,5 +255,37 @@ def test_a_pod_of_a_name_that_is_there_and_one_that_is_not_are_errors(directory:
                 await kubelet.admit("default", "web", {"main": 1})
             with pytest.raises(PodError, match="not here"):
                 kubelet.delete("default", "api")
+
+    asyncio.run(main())
+
+
+def test_a_kubelet_that_dies_during_an_allocate_does_not_know_the_pod_afterwards(directory: Path) -> None:
+    async def main() -> None:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory) as plugin:
+            await kubelet.wait_for_devices(2)
+            plugin.slow_seconds = 10
+            admission = asyncio.create_task(kubelet.admit("default", "web", {"main": 1}))
+            while not plugin.busy:
+                await asyncio.sleep(0.01)
+            await kubelet.restart()
+            assert (await admission).phase == "Failed"
+            assert kubelet.pods() == ()
+            assert kubelet.counts().in_use == 0
+
+    asyncio.run(main())
+
+
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_kubelet_goes_on(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory):
+            await kubelet.wait_for_devices(2)
+            monkeypatch.setattr(checkpoint, "write", full)
+            assert (await kubelet.admit("default", "web", {"main": 1})).phase == "Running"
+            assert "ENOSPC" in kubelet.log.of(events.CheckpointUnwritable)[0].message
 
     asyncio.run(main())

@@ -1,4 +1,3 @@
-
 """`kata-node-agent dev`: the agent and a development kubelet in one folder; `make run` is this."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-
 """`kata-node-agent devkubelet`: the development kubelet, and what one can tell it."""
 
 from __future__ import annotations

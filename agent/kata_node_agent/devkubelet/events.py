@@ -62,6 +62,13 @@ class CheckpointUnreadable(Event):
 
 
 @dataclass(frozen=True)
+class CheckpointUnwritable(Event):
+    """The checkpoint could not be written; a restart will not know what has happened since the last one."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Registered(Event):
     """Register was answered with success."""
 

@@ -21,35 +21,18 @@ How it differs from the real one:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import stat
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from kata_node_agent.devkubelet import checkpoint
-from kata_node_agent.devkubelet.events import (
-    CheckpointUnreadable,
-    Event,
-    EventLog,
-    Registered,
-    ResourceDropped,
-    Started,
-    Stopped,
-)
-from kata_node_agent.devkubelet.listener import LeavingListener
+from kata_node_agent.devkubelet.events import Event, EventLog, Registered, Stopped
+from kata_node_agent.devkubelet.life import Life, Timing
 from kata_node_agent.devkubelet.names import (
     KUBELET_SOCKET,
     PLUGIN_SOCKET_NAME_BYTES,
     SANDBOX_RESOURCE,
     check_socket_path,
 )
-from kata_node_agent.devkubelet.podresources import PodResources
-from kata_node_agent.devkubelet.pods import Pods
-from kata_node_agent.devkubelet.registration import Registration
-from kata_node_agent.devkubelet.state import Counts, DeviceManager
-from kata_node_agent.errors import AgentError, BusyError, SocketError, describe_os_error
-from kata_node_agent.pb import deviceplugin_pb2_grpc, podresources_pb2_grpc
+from kata_node_agent.devkubelet.state import Counts
+from kata_node_agent.errors import AgentError, BusyError
 from kata_node_agent.sockets import identity_of, refuses_connections
 
 if TYPE_CHECKING:
@@ -58,32 +41,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.devkubelet.state import Pod
 
-# The generated glue has no types.
-_deviceplugin: Any = deviceplugin_pb2_grpc
-_podresources: Any = podresources_pb2_grpc
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long kubelet takes for what; the real one's values, where it has some. Seconds."""
-
-    socket_delay_seconds: float = 0.005  # from the wiped directory to kubelet.sock
-    dial_timeout_seconds: float = 10.0
-    grace_seconds: float = 300.0  # a resource without plugin is dropped after that
-    readmission_seconds: float = 0.45  # after a start
-    pre_start_retry_seconds: float = 10.0
-    pod_resources_empty_seconds: float = 0.0  # the real one may say for a while that no pod holds anything
-
-
-@dataclass
-class _Life:
-    """What ends with kubelet's process."""
-
-    devices: DeviceManager
-    registration: Registration
-    pods: Pods
-    listeners: list[LeavingListener]
-    tasks: list[asyncio.Task[None]]
+__all__ = ["DevKubelet", "Timing"]
 
 
 class DevKubelet:
@@ -104,7 +62,7 @@ class DevKubelet:
         self.pod_resources_socket = pod_resources_socket or beside
         self.timing = timing or Timing()
         self.log = EventLog()
-        self._life: _Life | None = None
+        self._life: Life | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -138,34 +96,19 @@ class DevKubelet:
             raise BusyError(
                 f"{self.socket}: a kubelet is running here", hint="give another folder with --dir"
             )
-        life = self._prepare()
-        try:
-            for folder in (self.directory, self.pod_resources_socket.parent):
-                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            deleted = _delete_sockets(self.directory)
-        except OSError as error:
-            raise SocketError(
-                f"{error.filename or self.directory}: {describe_os_error(error)}",
-                hint="give a folder that you may write, with --dir",
-            ) from error
+        life = Life(self.directory, self.pod_resources_socket, self.timing, self.log)
         self._life = life
         try:
-            await asyncio.sleep(self.timing.socket_delay_seconds)
-            for listener in life.listeners:
-                await listener.start()
+            await life.start()
         except BaseException:
-            await self._end(life)
+            self._life = None
             raise
-        life.tasks += [
-            asyncio.create_task(self._readmit(life), name="readmission"),
-            asyncio.create_task(self._expire(life), name="grace"),
-        ]
-        self.log.record(Started(str(self.directory), deleted))
 
     async def crash(self, how: str = "crash") -> None:
         """Ends as the real one does, by SIGTERM or SIGKILL alike: connections drop, socket files stay."""
         if self._life is not None:
-            await self._end(self._life)
+            life, self._life = self._life, None
+            await life.end()
             self.log.record(Stopped(how))
 
     async def restart(self, down_seconds: float = 0.0) -> None:
@@ -235,83 +178,7 @@ class DevKubelet:
         return self.log.of(Registered)
 
     @property
-    def _living(self) -> _Life:
+    def _living(self) -> Life:
         if self._life is None:
             raise AgentError("the development kubelet does not run", reason="NotRunning")
         return self._life
-
-    def _prepare(self) -> _Life:
-        """Everything of a life that needs no socket yet, from the checkpoint."""
-        try:
-            saved = checkpoint.read(self.directory)
-        except (OSError, ValueError) as error:
-            self.log.record(CheckpointUnreadable(f"{checkpoint.FILE_NAME}: {error}"))
-            saved = checkpoint.Checkpoint()
-        devices = DeviceManager()
-        devices.restore(list(saved.resources), list(saved.holdings), time.monotonic())
-        registration = Registration(
-            self.directory,
-            devices,
-            self.log,
-            on_change=self._save,
-            dial_timeout_seconds=self.timing.dial_timeout_seconds,
-        )
-        pods = Pods(
-            devices,
-            registration,
-            self.log,
-            saved.pods,
-            on_change=self._save,
-            pre_start_retry_seconds=self.timing.pre_start_retry_seconds,
-        )
-        kubelet, pod_resources = LeavingListener(self.socket), LeavingListener(self.pod_resources_socket)
-        lister = PodResources(devices, lambda: pods.active, self.timing.pod_resources_empty_seconds)
-        _deviceplugin.add_RegistrationServicer_to_server(registration, kubelet.server)
-        _podresources.add_PodResourcesListerServicer_to_server(lister, pod_resources.server)
-        return _Life(devices, registration, pods, [pod_resources, kubelet], [])
-
-    def _save(self) -> None:
-        life = self._life
-        if life is None:
-            return
-        # A pod in the middle of its admission is not known to anybody yet.
-        pods = tuple(pod for pod in life.pods.all if pod.phase != "Pending" or pod.reason)
-        uids = {pod.uid for pod in pods}
-        holdings = tuple(holding for holding in life.devices.holdings if holding.pod in uids)
-        checkpoint.write(self.directory, checkpoint.Checkpoint(pods, holdings, tuple(life.devices.resources)))
-
-    async def _end(self, life: _Life) -> None:
-        self._life = None
-        for task in life.tasks:
-            task.cancel()
-        for task in life.tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        # First the sockets, so that nobody registers with a kubelet that is about to be gone.
-        for listener in reversed(life.listeners):
-            await listener.stop()
-        await life.pods.close()
-        await life.registration.close()
-
-    async def _readmit(self, life: _Life) -> None:
-        await asyncio.sleep(self.timing.readmission_seconds)
-        life.pods.readmit()
-
-    async def _expire(self, life: _Life) -> None:
-        grace = self.timing.grace_seconds
-        while True:
-            await asyncio.sleep(min(1.0, grace / 4))
-            for resource in life.devices.expire(time.monotonic(), grace):
-                self.log.record(ResourceDropped(resource))
-                self._save()
-
-
-def _delete_sockets(directory: Path) -> tuple[str, ...]:
-    """Deletes every socket in a folder, whoever's it is; gives the names."""
-    deleted = []
-    for path in sorted(directory.iterdir()):
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.lstat().st_mode):
-                path.unlink()
-                deleted.append(path.name)
-    return tuple(deleted)

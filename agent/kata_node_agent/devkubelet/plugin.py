@@ -45,6 +45,7 @@ class PluginClient:
         self.resource = resource
         self.socket = socket
         self.options = PluginOptions()
+        self._closed = False
         self._channel = grpc.aio.insecure_channel(
             f"unix:{socket}",
             options=[
@@ -115,6 +116,12 @@ class PluginClient:
             answer = await self._stub.Allocate(request)
         except grpc.aio.AioRpcError as error:
             raise KubeletRefusalError(_describe(error)) from error
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            # Not our task is cancelled, but the call: we closed the connection under it.
+            why = texts.rpc_error(grpc.StatusCode.CANCELLED, "grpc: the client connection is closing")
+            raise KubeletRefusalError(why) from None
         if not answer.container_responses:
             raise KubeletRefusalError("no containers return in allocation response &AllocateResponse{}")
         response = answer.container_responses[0]
@@ -134,6 +141,7 @@ class PluginClient:
 
     async def close(self) -> None:
         """Drops the connection; the plugin sees its stream cancelled."""
+        self._closed = True
         await self._channel.close()
 
 

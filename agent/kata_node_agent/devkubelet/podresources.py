@@ -28,7 +28,7 @@ class PodResources:
         self._active = active
         self._empty_until = time.monotonic() + empty_seconds
 
-    async def List(  # noqa: N802 - gRPC's name
+    async def List(
         self,
         request: pb.ListPodResourcesRequest,
         context: grpc.aio.ServicerContext[Any, Any],

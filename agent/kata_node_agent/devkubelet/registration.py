@@ -51,7 +51,7 @@ class Registration:
         self._endpoints: dict[str, PluginClient] = {}
         self._streams: set[asyncio.Task[None]] = set()
 
-    async def Register(  # noqa: N802 - gRPC's name
+    async def Register(
         self,
         request: pb.RegisterRequest,
         context: grpc.aio.ServicerContext[Any, Any],
