@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import shutil
 import tempfile
 import time
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from bench.processes import Child, agent_command, program
 from kata_node_agent.devkubelet.events import Event, Registered
 from kata_node_agent.devkubelet.kubelet import DevKubelet
+from kata_node_agent.devkubelet.listener import LeavingListener
+from kata_node_agent.devkubelet.registration import Registration
 from kata_node_agent.eligibility.profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -66,30 +67,12 @@ class StampedKubelet(DevKubelet):
     called_ns = 0
     done_ns = 0
 
-    def _prepare(self) -> Any:
-        """The stamps are set where the calls pass: before the socket is bound, and first thing in Register."""
-        life = super()._prepare()
-        listener = next(listener for listener in life.listeners if listener.path == self.socket)
-        listen, register = listener.start, life.registration._register  # noqa: SLF001
-
-        async def stamped_start() -> None:
-            self.called_ns = self.done_ns = 0
-            self.appears_ns = time.monotonic_ns()
-            await listen()
-
-        async def stamped_register(request: pb.RegisterRequest) -> None:
-            self.called_ns = self.called_ns or time.monotonic_ns()
-            await register(request)
-
-        listener.start = stamped_start  # type: ignore[method-assign]
-        life.registration._register = stamped_register  # type: ignore[method-assign]  # noqa: SLF001
-        return life
-
     async def __aenter__(self) -> Self:
         def note(event: Event) -> None:
             if isinstance(event, Registered):
                 self.done_ns = self.done_ns or time.monotonic_ns()
 
+        _stamped[self.directory] = self
         self.log.listen(note)
         await self.start()
         return self
@@ -108,12 +91,36 @@ class StampedKubelet(DevKubelet):
 
     @property
     def register_ms(self) -> float:
-        """From the socket's appearance to the call of Register, in milliseconds; NaN if it was never called."""
-        return (self.called_ns - self.appears_ns) / 1e6 if self.called_ns else math.nan
+        """From the socket's appearance to the call of Register, in milliseconds; only once it is registered."""
+        assert 0 < self.appears_ns <= self.called_ns, "the stamps are not where the calls pass"
+        return (self.called_ns - self.appears_ns) / 1e6
 
     def plugin_socket(self) -> Path:
         """Where the registered plugin serves."""
         return self.directory / self.endpoints()[-1]
+
+
+# By the folder that they serve. The stamps are set where the calls pass: before the socket is bound, and first in Register.
+_stamped: dict[Path, StampedKubelet] = {}
+_listen, _register = LeavingListener.start, Registration.Register
+
+
+async def _stamped_listen(self: LeavingListener) -> None:
+    kubelet = _stamped.get(self.path.parent)
+    if kubelet is not None:
+        kubelet.called_ns = kubelet.done_ns = 0
+        kubelet.appears_ns = time.monotonic_ns()
+    await _listen(self)
+
+
+async def _stamped_register(self: Registration, request: pb.RegisterRequest, context: Any) -> pb.Empty:
+    kubelet = _stamped[self._directory]
+    kubelet.called_ns = kubelet.called_ns or time.monotonic_ns()
+    return await _register(self, request, context)
+
+
+LeavingListener.start = _stamped_listen  # type: ignore[method-assign]
+Registration.Register = _stamped_register  # type: ignore[method-assign]
 
 
 @asynccontextmanager

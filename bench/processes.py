@@ -75,6 +75,11 @@ class Child:
             self._process.kill()
         self._process.wait()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
     def last_words(self) -> str:
         """The end of its output, for a message."""
         with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bench.model import Scale
     from bench.plugins import StampedKubelet
+    from bench.processes import Child
 
 _DEVICES = 10
 # The bare plugin looks as often as is any use, and pays for it with CPU time; the agent sleeps.
@@ -30,20 +31,24 @@ _FIGURES_MS = {"idle": 20.0, "under load": 100.0}
 async def measure(scale: Scale, folder: Path) -> list[Row]:
     """Two rows: idle, and under load."""
     restarts = scale.count(200, 30)
-    async with pair(folder) as plugins, plugins.running(_DEVICES, _POLL_SECONDS):
-        idle = _row("idle", restarts, await _restart(plugins.kubelets, restarts))
+    async with pair(folder) as plugins, plugins.running(_DEVICES, _POLL_SECONDS) as children:
+        idle = _row("idle", restarts, await _restart(plugins.kubelets, children, restarts))
         with _load([kubelet.directory for kubelet in plugins.kubelets], folder):
-            return [idle, _row("under load", restarts, await _restart(plugins.kubelets, restarts))]
+            return [idle, _row("under load", restarts, await _restart(plugins.kubelets, children, restarts))]
 
 
-async def _restart(kubelets: tuple[StampedKubelet, StampedKubelet], restarts: int) -> list[list[float]]:
+async def _restart(
+    kubelets: tuple[StampedKubelet, StampedKubelet], children: tuple[Child, Child], restarts: int
+) -> list[list[float]]:
     """Milliseconds from socket to Register, of the agent and of the bare plugin, in turn; a restart without is left out."""
     taken: list[list[float]] = [[], []]
     for _ in range(restarts):
-        for kubelet, times in zip(kubelets, taken, strict=True):
+        for kubelet, child, times in zip(kubelets, children, taken, strict=True):
             await kubelet.restart(random.uniform(0, _DOWN_SECONDS))
             if await kubelet.registered(_DEVICES):
                 times.append(kubelet.register_ms)
+            elif not child.alive:
+                raise RuntimeError(f"ended by itself:\n{child.last_words()}")
             # Until the plugin's own calls after the registration are over.
             await asyncio.sleep(0.02)
     return taken

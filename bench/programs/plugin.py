@@ -6,6 +6,7 @@ python plugin.py FOLDER DEVICES POLL_SECONDS; with 0 it registers once and does 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -51,17 +52,20 @@ def _look() -> tuple[int, int] | None:
     return status.st_ino, status.st_ctime_ns
 
 
-async def _register(number: int) -> grpc.aio.Server:
+async def _serve(number: int) -> grpc.aio.Server:
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     _glue.add_DevicePluginServicer_to_server(Plugin(), server)
     server.add_insecure_port(f"unix:{_FOLDER}/bare-{number}.sock")
     await server.start()
+    return server
+
+
+async def _register(number: int) -> None:
     async with grpc.aio.insecure_channel(f"unix:{_FOLDER}/kubelet.sock") as channel:
         request = pb.RegisterRequest(
             version="v1beta1", endpoint=f"bare-{number}.sock", resource_name="katacontainers.io/sandbox"
         )
         await _glue.RegistrationStub(channel).Register(request)
-    return server
 
 
 async def _main() -> None:
@@ -70,8 +74,12 @@ async def _main() -> None:
     while True:
         seen = _look()
         if seen is not None and seen != known:
-            known, number, old = seen, number + 1, server
-            server = await _register(number)
+            number, old = number + 1, server
+            # Refused where we came between bind(2) and listen(2) of kubelet: then again.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                server = await _serve(number)
+                await _register(number)
+                known = seen
             if old is not None:
                 await old.stop(0)
         await (asyncio.sleep(_POLL_SECONDS) if _POLL_SECONDS else asyncio.Event().wait())
