@@ -16,7 +16,7 @@ int kna_watch_folder(const char *path, int *descriptor)
     if (notify < 0)
         return errno;
     if (inotify_add_watch(notify, path,
-                          IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF |
+                          IN_CREATE | IN_DELETE | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF |
                               IN_ONLYDIR) < 0) {
         saved = errno;
         close(notify);

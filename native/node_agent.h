@@ -80,7 +80,7 @@ int kna_kvm_probe(const char *path, int guest, int64_t budget_nanoseconds, struc
 /* ---- folder.c ---- */
 
 /*
- * Watches what is made, removed or renamed in a folder, and the folder itself. EMFILE: the user's inotify
+ * Watches what is made, removed, renamed or given another mode or owner in a folder, and the folder itself. EMFILE: the user's inotify
  * instances are used up.
  */
 int kna_watch_folder(const char *path, int *descriptor);

@@ -108,7 +108,8 @@ def test_reflection_names_our_services(short_dir: Path) -> None:
 
         async with Api(short_dir) as api:
             request = reflection_pb2.ServerReflectionRequest(list_services="")
-            stub: Any = reflection_pb2_grpc.ServerReflectionStub(api.channel)
+            channel: Any = api.channel
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
             async for answer in stub.ServerReflectionInfo(iter([request])):
                 names = {service.name for service in answer.list_services_response.service}
                 assert {"kata_node_agent.v1.NodeAgent", "grpc.health.v1.Health"} <= names

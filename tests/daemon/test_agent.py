@@ -102,7 +102,7 @@ def test_ends_within_two_seconds_with_exit_code_0_whoever_watches(node: Node, nu
             with node.agent() as agent:
                 await started(node, agent, "registered ")
                 async with grpc.aio.insecure_channel(f"unix:{node.run_dir}/agent.sock") as channel:
-                    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())  # type: ignore[no-untyped-call]
+                    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
                     await watch.read()
                     assert await asyncio.to_thread(agent.end, number) < 2
                 assert agent.process.returncode == 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.quantity import format_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -94,10 +96,6 @@ def plan_devices(
                 "max_slots", f"device_plugin.max_slots is {max_slots}; memory would allow {by_memory}"
             )
         else:
-            from kata_node_agent.quantity import format_bytes
-
-            limit = Limit(
-                "allocatable_memory",
-                f"allocatable memory {format_bytes(allocatable_bytes)} / {format_bytes(cost_of_one_bytes)} a VM = {by_memory}",
-            )
+            memory, cost = format_bytes(allocatable_bytes), format_bytes(cost_of_one_bytes)
+            limit = Limit("allocatable_memory", f"allocatable memory {memory} / {cost} a VM = {by_memory}")
     return DevicePlan(total=total, in_use=frozenset(in_use), free=free, limit=limit)

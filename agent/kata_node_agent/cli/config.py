@@ -51,15 +51,9 @@ def show(config_file: Path | None, output_format: str, **flags: Any) -> None:
 @options.setting_flags(*FLAGS)
 def check(config_file: Path | None, **flags: Any) -> None:
     """Say whether the agent would start with this configuration. Exit 0 if so, 2 with the reason if not."""
-    from kata_node_agent.eligibility import check_policy
+    from kata_node_agent.daemon.start import load_valid
 
-    loaded = load(config_file, flags=options.given_settings(flags))
-    policy = loaded.config.eligibility
-    check_policy(
-        profile=None if policy.profile == "auto" else policy.profile,
-        require=policy.require,
-        waive=policy.waive,
-    )
+    loaded = load_valid(config_file, options.given_settings(flags))
     origins = {origin for origin in loaded.origins.values() if origin != "default"}
     click.echo(f"configuration is valid ({', '.join(sorted(origins)) or 'all defaults'})")
 

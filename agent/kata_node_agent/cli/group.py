@@ -23,7 +23,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"kata_node_agent.cli.{COMMANDS[cmd_name][0]}")
         command = module.command
-        assert isinstance(command, click.Command)
+        assert isinstance(command, click.Command)  # noqa: S101 - a fault of ours
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -23,8 +23,9 @@ SCHEMA = "kata-node-agent/status/v1"
 @click.command("status", short_help="Ask the running agent what it advertises.")
 @options.config_file
 @options.output_format
+@click.option("--history", is_flag=True, help="What changed, newest last, instead.")
 @options.setting_flags("--run-dir")
-def command(config_file: Path | None, output_format: str, **flags: Any) -> None:
+def command(config_file: Path | None, output_format: str, history: bool, **flags: Any) -> None:
     """What is wrong, if anything; the verdict; how many VMs fit and what limits it; kubelet.
 
     Exit codes: 0 the agent answered and has no problem; 1 it answered and has; 2 no answer.
@@ -33,7 +34,10 @@ def command(config_file: Path | None, output_format: str, **flags: Any) -> None:
     from kata_node_agent.api.client import get_status
 
     status = get_status(_run_dir(config_file, options.given_settings(flags)))
-    click.echo(json.dumps(as_json(status)) if output_format == "json" else as_text(status, time.time()))
+    if output_format == "json":
+        click.echo(json.dumps(as_json(status)))
+    else:
+        click.echo(history_text(status) if history else as_text(status, time.time()))
     click.get_current_context().exit(1 if status.problems else 0)
 
 
@@ -81,8 +85,22 @@ def as_json(status: agent_pb2.Status) -> dict[str, object]:
         "memory": {field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields},
         "free_bytes": memory.free_bytes,
         "committed_bytes": memory.committed_bytes,
+        "history": [
+            {"unix_seconds": change.unix_seconds, "what": change.what, "message": change.message}
+            for change in status.history
+        ],
+        "change_counts": dict(status.change_counts),
         "problems": [{"reason": p.reason, "message": p.message, "remedy": p.remedy} for p in status.problems],
     }
+
+
+def history_text(status: agent_pb2.Status) -> str:
+    """One line a change, with local time."""
+    lines = [
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.unix_seconds))}  {change.what:8} {change.message}"
+        for change in status.history
+    ]
+    return "\n".join(lines) or "nothing has changed since the agent started"
 
 
 def as_text(status: agent_pb2.Status, now: float) -> str:

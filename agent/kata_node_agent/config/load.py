@@ -108,10 +108,11 @@ def keep_restart_only(present: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:
     before = {key: (value, origin) for key, value, origin in present.items()}
     values, origins, waiting = {}, {}, []
     for key, value, origin in new.items():
-        if not fields[key].metadata["live"] and value != before[key][0]:
+        if fields[key].metadata["live"] or value == before[key][0]:
+            values[key], origins[key] = value, origin
+        else:
             waiting.append(key)
-            value, origin = before[key]
-        values[key], origins[key] = value, origin
+            values[key], origins[key] = before[key]
     return Loaded(_build(values), origins), waiting
 
 

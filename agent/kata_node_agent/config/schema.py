@@ -232,6 +232,13 @@ class NfdConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsConfig:
+    """Where hints to look again come from, beside the interval and changes in /dev."""
+
+    kernel: bool = setting(True, _boolean, "follow kernel events (10 MiB of memory)", live=False)
+
+
+@dataclass(frozen=True, slots=True)
 class HealthConfig:
     """Health for probes that cannot reach a Unix socket."""
 
@@ -259,6 +266,7 @@ class Config:
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     eligibility: EligibilityConfig = field(default_factory=EligibilityConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
     nfd: NfdConfig = field(default_factory=NfdConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 

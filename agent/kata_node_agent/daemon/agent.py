@@ -11,23 +11,27 @@ import contextlib
 import logging
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.config.load import Loaded, keep_restart_only
 from kata_node_agent.config.schema import Config, Mode
 from kata_node_agent.daemon import logs
+from kata_node_agent.daemon.alive import NodeWatch
+from kata_node_agent.daemon.history import History
 from kata_node_agent.daemon.lock import Lock
-from kata_node_agent.daemon.node import NodeView, Problem, look, plan, verdict_line
+from kata_node_agent.daemon.node import Problem, plan
 from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.errors import AgentError, HostError, SocketError, describe_os_error
+from kata_node_agent.host.root import HostRoot
 from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_prefix
 from kata_node_agent.kubelet.podresources import held_devices
 from kata_node_agent.kubelet.registrar import Registrar
 from kata_node_agent.kubelet.service import DevicePluginService
+from kata_node_agent.publish.nfd import FeatureFile, Outcome
+from kata_node_agent.publish.nfd.text import FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,8 +45,6 @@ log = logging.getLogger(__name__)
 PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 4.0
 _POD_RESOURCES_INTERVAL_SECONDS = 10.0
-# A look takes milliseconds; one that takes this long is stuck in the kernel.
-_LOOK_TIMEOUT_SECONDS = 30.0
 _FOLDER_POLL_SECONDS = 0.1
 
 
@@ -56,14 +58,13 @@ class Agent:
         self._reload = reload
         self._notifier = notifier or Notifier()
         self._stop = asyncio.Event()
-        self._look_now = asyncio.Event()
         self._probe_now = asyncio.Event()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")
-        self._view: NodeView | None = None
-        self._looked_at = float("-inf")
-        self._verdict_since = 0.0
+        self._publish_now = asyncio.Event()
+        self._history = History()
+        self._node = NodeWatch(lambda: self.config, self._history, self._replan)
         self._started = time.time()
         self._reload_problem: Problem | None = None
+        self._publish_problem: Problem | None = None
         self._table = DeviceTable()
         self._holdings = Holdings()
         device_plugin = self.config.device_plugin
@@ -97,7 +98,7 @@ class Agent:
             loop.add_signal_handler(number, action)
         try:
             self._take_locks()
-            await asyncio.gather(self._look(), self._ask_pod_resources())
+            await asyncio.gather(self._node.look(), self._ask_pod_resources())
             self._replan()
             await self._api.start(self.config.health.tcp_address)
             log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
@@ -109,7 +110,7 @@ class Agent:
             await self._api.stop()
             self._plugin_lock.release()
             self._run_lock.release()
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._node.close()
             log.info("stopped")
 
     def stop(self) -> None:
@@ -136,7 +137,7 @@ class Agent:
                 self._reload_problem = Problem(
                     "RestartNeeded", f"changed but not in force: {text}", "restart the agent"
                 )
-            self._look_now.set()
+            self._node.look_soon()
         self._notifier.ready()
 
     async def _run_tasks(self) -> None:
@@ -145,7 +146,10 @@ class Agent:
                 group.create_task(part(), name=part.__name__)
                 for part in (
                     self._talk_to_kubelet,
-                    self._watch_node,
+                    self._node.run,
+                    self._node.watch_devices,
+                    self._node.watch_kernel,
+                    self._publish,
                     self._probe_endpoint,
                     self._follow_pods,
                     self._feed_watchdog,
@@ -179,36 +183,10 @@ class Agent:
     def _new_service(self) -> DevicePluginService:
         return DevicePluginService(self._table, self._holdings, lambda: Mode(self.config.mode), self._replan)
 
-    async def _watch_node(self) -> None:
-        while True:
-            await _wait(self._look_now, self.config.eligibility.interval_seconds)
-            await self._look()
-            self._replan()
-
-    async def _look(self) -> None:
-        """Looks at the node in the background; what a stuck look knew before stays, and `serving` tells that it is old."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(_LOOK_TIMEOUT_SECONDS):
-                view = await loop.run_in_executor(self._executor, look, self.config)
-        except TimeoutError:
-            log.error("the node's checks do not return", extra={"seconds": _LOOK_TIMEOUT_SECONDS})
-            return
-        before, self._view = self._view, view
-        self._looked_at = time.monotonic()
-        if before is None or before.verdict.verdict != view.verdict.verdict:
-            self._verdict_since = time.time()
-            log.info(
-                "verdict", extra={"verdict": verdict_line(view.verdict), "profile": view.verdict.profile}
-            )
-        for problem in view.problems:
-            if before is None or problem not in before.problems:
-                log.warning(problem.message, extra={"reason": problem.reason, "remedy": problem.remedy})
-
     def _replan(self) -> None:
-        if self._view is None:
+        if self._node.view is None:
             return
-        new = plan(self._view, self.config, self._holdings.indices)
+        new = plan(self._node.view, self.config, self._holdings.indices)
         if self._table.update(new):
             log.info(
                 "devices",
@@ -220,11 +198,27 @@ class Agent:
                     "why": new.limit.message,
                 },
             )
+            self._history.record(
+                "devices",
+                f"{len(self._table.healthy)} healthy of {len(self._table.listed)}: {new.limit.message}",
+            )
+        self._publish_now.set()
         self._tell_systemd()
 
     def _kubelet_changed(self) -> None:
         self._probe_now.set()
         self._tell_systemd()
+
+    async def _publish(self) -> None:
+        """Keeps the features file for NFD; its folder may come later, and a file that cannot be written is a problem."""
+        while True:
+            nfd, view = self.config.nfd, self._node.view
+            if nfd.publish and view is not None:
+                file = FeatureFile(HostRoot(self.config.host_root).resolve(nfd.features_dir) / FILE_NAME)
+                self._publish_problem = await asyncio.to_thread(
+                    _publish, file, view.features, nfd.expiry_seconds
+                )
+            await _wait(self._publish_now, nfd.expiry_seconds / 6)
 
     async def _probe_endpoint(self) -> None:
         while True:
@@ -261,9 +255,9 @@ class Agent:
     def serving(self) -> Mapping[str, bool]:
         """Each health service, and whether it serves at this moment."""
         now = time.monotonic()
-        fresh = now - self._looked_at < self.config.eligibility.interval_seconds + _LOOK_TIMEOUT_SECONDS
+        fresh = self._node.fresh
         answered = now - self._registrar.answered_at < PROBE_VALID_SECONDS
-        view = self._view
+        view = self._node.view
         return {
             # An agent that waits for kubelet is well; one whose own endpoint does not answer is not.
             "": fresh
@@ -279,17 +273,29 @@ class Agent:
         """What `kata-node-agent status` shows."""
         return build_status(
             config=self.config,
-            view=self._view,
+            view=self._node.view,
             table=self._table,
             registrar=self._registrar,
-            extra_problems=[self._reload_problem] if self._reload_problem else [],
+            extra_problems=[problem for problem in (self._reload_problem, self._publish_problem) if problem],
             started=self._started,
-            verdict_since=self._verdict_since,
+            verdict_since=self._node.verdict_since,
+            history=self._history,
         )
 
     def _tell_systemd(self) -> None:
-        if self._view is not None:
-            self._notifier.status(status_line(self._view, self._table, self._registrar))
+        if self._node.view is not None:
+            self._notifier.status(status_line(self._node.view, self._table, self._registrar))
+
+
+def _publish(file: FeatureFile, body: str, lifetime_seconds: int) -> Problem | None:
+    try:
+        outcome = file.publish(body, lifetime_seconds=lifetime_seconds)
+    except AgentError as error:
+        log.warning("features not published", extra={"why": str(error)})
+        return Problem(error.reason, error.message, error.hint)
+    if outcome is Outcome.WRITTEN:
+        log.debug("features published", extra={"path": str(file.path)})
+    return None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.allocatable import MemoryBudget, eviction_threshold_bytes
@@ -13,6 +13,7 @@ from kata_node_agent.host.facts import collect
 from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.nodeconfig.kubelet import read_kubelet_settings
+from kata_node_agent.publish.nfd import node_features
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,11 +38,13 @@ class NodeView:
         verdict: may the node run VMs.
         budget: its memory; ``None`` where it could not be read.
         problems: what is wrong with the node or with what we read of it.
+        features: what NFD is to read, without its expiry.
     """
 
     verdict: Verdict
     budget: MemoryBudget | None
     problems: tuple[Problem, ...]
+    features: str = ""
 
 
 def look(config: Config) -> NodeView:
@@ -51,13 +54,6 @@ def look(config: Config) -> NodeView:
         ConfigError: the configuration names a profile or check that does not exist.
     """
     root = HostRoot(config.host_root)
-    eligibility = config.eligibility
-    verdict = evaluate(
-        collect(root),
-        profile=None if eligibility.profile == "auto" else eligibility.profile,
-        require=eligibility.require,
-        waive=eligibility.waive,
-    )
     problems: list[Problem] = []
     budget: MemoryBudget | None = None
     try:
@@ -66,7 +62,16 @@ def look(config: Config) -> NodeView:
         problems.append(
             Problem("MemoryUnreadable", error.message, error.hint or "see whether host_root is right")
         )
-    return NodeView(verdict, budget, tuple(problems))
+    facts = replace(collect(root), allocatable_bytes=budget.allocatable_bytes if budget else None)
+    eligibility = config.eligibility
+    verdict = evaluate(
+        facts,
+        profile=None if eligibility.profile == "auto" else eligibility.profile,
+        require=eligibility.require,
+        waive=eligibility.waive,
+    )
+    features = node_features(verdict, facts, label=config.nfd.label)
+    return NodeView(verdict, budget, tuple(problems), features.body)
 
 
 def _budget(config: Config, root: HostRoot, problems: list[Problem]) -> MemoryBudget:

@@ -8,10 +8,29 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.config.load import load
 from kata_node_agent.daemon import logs
+from kata_node_agent.eligibility import check_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from kata_node_agent.config.load import Loaded
+
+
+def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
+    """The configuration, with the names of profile and checks looked up too.
+
+    Raises:
+        ConfigError: it cannot be used as written.
+    """
+    loaded = load(config_file, flags=flags)
+    policy = loaded.config.eligibility
+    check_policy(
+        profile=None if policy.profile == "auto" else policy.profile,
+        require=policy.require,
+        waive=policy.waive,
+    )
+    return loaded
 
 
 def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
@@ -24,7 +43,7 @@ def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
     Raises:
         AgentError: it cannot start, or cannot go on; see `Agent.run`.
     """
-    loaded = load(config_file, flags=flags)
+    loaded = load_valid(config_file, flags)
     logs.set_up(loaded.config.log_level)
     # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -36,6 +55,6 @@ def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
         # What was made until here stays: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
-        await Agent(loaded, lambda: load(config_file, flags=flags)).run()
+        await Agent(loaded, lambda: load_valid(config_file, flags)).run()
 
     asyncio.run(run())

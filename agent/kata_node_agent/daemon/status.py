@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.capacity.allocatable import MemoryBudget
     from kata_node_agent.config.schema import Config
+    from kata_node_agent.daemon.history import History
     from kata_node_agent.kubelet.devices import DeviceTable
 
 
@@ -27,6 +28,7 @@ def build_status(
     extra_problems: Sequence[Problem],
     started: float,
     verdict_since: float,
+    history: History,
 ) -> pb.Status:
     """The Status message. Times are seconds since 1970."""
     kubelet = registrar.status
@@ -56,6 +58,10 @@ def build_status(
             socket=str(registrar.socket_path),
         ),
         memory=_memory(view.budget, config, len(table.plan.in_use)) if view and view.budget else None,
+        history=[
+            pb.Change(unix_seconds=c.unix_seconds, what=c.what, message=c.message) for c in history.changes
+        ],
+        change_counts=history.counts,
         problems=[pb.Problem(reason=p.reason, message=p.message, remedy=p.remedy) for p in problems],
     )
 

@@ -74,8 +74,8 @@ class _Ffi(Protocol):
 
 # By name, as a compiled module says nothing of its types.
 _module: Final = import_module("kata_node_agent._native")
-_lib: _Lib = cast(_Lib, _module.lib)
-_ffi: Final = cast(_Ffi, _module.ffi)
+_lib: _Lib = cast("_Lib", _module.lib)
+_ffi: Final = cast("_Ffi", _module.ffi)
 
 
 class CpuidUnavailableError(HostError):
@@ -156,7 +156,7 @@ def cpuid(leaf: int, subleaf: int = 0) -> Registers:
     """
     result = _ffi.new("struct kna_cpuid_leaf *")
     _check_cpuid(_lib.kna_cpuid(leaf, subleaf, result), "CPUID")
-    return _registers(cast(_CpuidLeaf, result))
+    return _registers(cast("_CpuidLeaf", result))
 
 
 def read_cpuid(cpu: int | None = None) -> dict[tuple[int, int], Registers]:
@@ -209,7 +209,7 @@ def watch_folder(path: str) -> int:
     error = _lib.kna_watch_folder(_path(path), descriptor)
     if error:
         raise OSError(error, os.strerror(error), path)
-    return cast(int, descriptor[0])
+    return cast("int", descriptor[0])
 
 
 def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:
@@ -221,7 +221,7 @@ def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:
     encoded = _path(path)
     raw = _ffi.new("struct kna_kvm_probe *")
     _lib.kna_kvm_probe(encoded, guest, round(timeout_seconds * 1e9), raw)
-    return _from_raw(cast(_Probe, raw))
+    return _from_raw(cast("_Probe", raw))
 
 
 def _path(path: str) -> bytes:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from kata_node_agent.errors import AgentError
+from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet.endpoint import Endpoint
-from kata_node_agent.kubelet.watch import FolderWatch
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
 from kata_node_agent.sockets import FileIdentity, identity_of
 
@@ -133,7 +133,7 @@ class Registrar:
                 await self._pause(backoff, seen)
         finally:
             self._watch.close()
-            self._retire_endpoint()
+            await self._retire_endpoint()
             await asyncio.gather(*self._retiring)
 
     async def probe(self) -> bool:
@@ -183,8 +183,7 @@ class Registrar:
         """The endpoint, made anew when its socket is gone or kubelet has used it: what was lost once is not trusted again."""
         if self.endpoint is not None and self.endpoint.in_place and not self.endpoint.service.had_stream:
             return self.endpoint
-        # The old one ends in the background: kubelet must not wait for that.
-        self._retire_endpoint()
+        await self._retire_endpoint()
         self.endpoint = await Endpoint(self._directory, self._resource, self._make_service()).start()
         self._streams_task = asyncio.create_task(self._follow_streams(self.endpoint.service))
         return self.endpoint
@@ -195,12 +194,18 @@ class Registrar:
             self._watch.wake()
             self._on_change()
 
-    def _retire_endpoint(self) -> None:
+    async def _retire_endpoint(self) -> None:
+        """Ends the endpoint: its streams now, the rest in the background, as kubelet must not wait for that.
+
+        A kubelet that still lives marks all devices unhealthy when a stream of ours ends, even one that it has replaced:
+        so the old one must have ended before the next is registered.
+        """
         endpoint, self.endpoint = self.endpoint, None
         if self._streams_task is not None:
             self._streams_task.cancel()
             self._streams_task = None
         if endpoint is not None:
+            await endpoint.service.end_streams()
             task = asyncio.create_task(endpoint.stop())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHOWN = 64
+_END_SECONDS = 0.5
 
 
 class _RefusedError(Exception):
@@ -65,6 +67,14 @@ class DevicePluginService:
     def close(self) -> None:
         """Ends every ListAndWatch stream, as a plugin that stops in good order does."""
         self._closing.set()
+
+    async def end_streams(self) -> None:
+        """Ends every stream and waits for that, but not for a peer that does not read."""
+        self.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                while self.streams:
+                    await self.streams_changed.wait()
 
     async def GetDevicePluginOptions(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
         """We offer preferred allocation, and need no PreStartContainer."""

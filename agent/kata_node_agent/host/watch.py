@@ -1,4 +1,4 @@
-"""Wakes its waiter when something in kubelet's folder may have changed. A wake says "look", never what happened.
+"""Wakes its waiter when something in a folder may have changed. A wake says "look", never what happened.
 
 inotify where it can be had; the system gives few instances (128 a user by default) and others use them up, so polling is
 always underneath: it only gets slower when inotify works.
@@ -27,7 +27,8 @@ POLL_WITH_INOTIFY_SECONDS = 5.0
 class FolderWatch:
     """Watches one folder, which may not exist yet, be removed or be replaced."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._poll_seconds = poll_seconds
         self._directory = directory
         self._descriptor: int | None = None
         self._watched: tuple[int, int] | None = None
@@ -42,7 +43,7 @@ class FolderWatch:
     async def wait(self, timeout: float | None = None) -> None:
         """Returns when something may have changed, at the latest after ``timeout`` or the polling interval, in seconds."""
         self._arm()
-        limit = POLL_WITH_INOTIFY_SECONDS if self.uses_inotify else POLL_SECONDS
+        limit = POLL_WITH_INOTIFY_SECONDS if self.uses_inotify else self._poll_seconds
         # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit if timeout is None else min(limit, timeout)):
