@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,8 @@ class Node:
 def node(tmp_path: Path) -> Node:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 33554432 kB\nMemAvailable: 30000000 kB\n")
+    # No /dev/kvm in it: not eligible.
+    (tmp_path / "dev").mkdir()
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "os-release").write_text('ID="rhcos"\nOPENSHIFT_VERSION="4.12"\n')
     (tmp_path / "config.toml").touch()
@@ -115,7 +118,8 @@ def test_the_settings_decide_folder_lifetime_and_label(node: Node, tmp_path: Pat
     (node.root / "config.toml").write_text(
         '[nfd]\nfeatures_dir = "/other"\nlabel = "never"\nexpiry_seconds = 3600\n'
     )
-    assert "3600 s" in node.label("apply")
+    assert "Lapses at 20" in node.label("apply")
+    assert 3590 < node.json("apply")["expires_unix_seconds"] - time.time() <= 3600
     assert "runtime.kata" not in (other / "kata-node-agent.features").read_text()
 
 

@@ -127,9 +127,9 @@ def apply(config_file: Path | None, output_format: str, **flags: Any) -> None:
         click.echo(json.dumps(document))
         return
     word = "written" if outcome is Outcome.WRITTEN else "up to date already"
-    seconds = max(0, round((expires or 0) - time.time()))
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
     click.echo(f"{file.path}: {word}; verdict {verdict.verdict}, profile {verdict.profile}")
-    click.echo(f"Lapses in {seconds} s, unless the running agent refreshes it. NFD takes it within a minute.")
+    click.echo(f"Lapses at {moment}, unless the running agent refreshes it. NFD takes it within a minute.")
     for note in features.left_out:
         click.echo(f"left out: {note}")
 
