@@ -2,7 +2,7 @@ import asyncio
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -23,7 +23,7 @@ class Api:
         self.serving: dict[str, bool] = {"": True, "device-plugin": False}
         self.server = ApiServer(folder, lambda: agent_pb2.Status(verdict="eligible"), lambda: self.serving)
 
-    async def __aenter__(self) -> "Api":
+    async def __aenter__(self) -> Self:
         await self.server.start()
         self.channel = grpc.aio.insecure_channel(f"unix:{self.server.path}")
         return self

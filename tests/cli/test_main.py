@@ -56,7 +56,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         shell=True,
         capture_output=True,
         text=True,
-        timeout=30,  # noqa: S602
+        timeout=30,
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr

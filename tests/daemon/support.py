@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "kata_node_agent"]
 
@@ -77,7 +79,7 @@ class Agent:
         self._log = node.log.open("ab")
         self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environ)
 
-    def __enter__(self) -> Agent:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from kata_node_agent.errors import HostError
 from kata_node_agent.host import native
 from kata_node_agent.host.native import Step
