@@ -45,17 +45,22 @@ def identity_of(path: Path) -> FileIdentity | None:
     )
 
 
-def check_socket_path(path: Path) -> None:
+def check_socket_path(path: Path, *, room_bytes: int = 0) -> None:
     """Refuses a path that no socket can have.
+
+    Args:
+        path: of the socket, or of the folder that sockets will be in.
+        room_bytes: for what will be appended to the path.
 
     Raises:
         SocketError: longer than the system allows.
     """
-    length = len(os.fsencode(path))
+    length = len(os.fsencode(path)) + room_bytes
     if length > MAX_PATH_BYTES:
+        what = f"{length} bytes with a socket's name in it" if room_bytes else f"{length} bytes"
         raise SocketError(
-            f"{path}: {length} bytes; a Unix socket's path has at most {MAX_PATH_BYTES}",
-            hint="choose a shorter folder",
+            f"{path}: {what}; a Unix socket's path has at most {MAX_PATH_BYTES}",
+            hint="choose a folder with a shorter path, such as /tmp/kata",
             reason="SocketPathTooLong",
         )
 

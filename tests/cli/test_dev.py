@@ -232,7 +232,7 @@ def test_a_path_too_long_for_sockets_is_refused_before_anything_is_made(
     folder = short_dir / ("deep" * 15)
     dev = start(programs, *PROGRAM, "dev", "--dir", str(folder))
     dev.wait_for("107")
-    dev.wait_for("remedy: use a shorter folder, such as --dir /tmp/kata")
+    dev.wait_for("remedy: choose a folder with a shorter path, such as /tmp/kata")
     assert dev.process.wait(10) == 2
     assert list(short_dir.iterdir()) == []
 

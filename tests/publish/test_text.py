@@ -20,6 +20,7 @@ from kata_node_agent.publish.nfd.text import (
     fitting,
     is_current,
     label_value,
+    read_body,
 )
 from tests.publish.nfd_model import Local, is_label_value, is_qualified_name, read_file
 
@@ -166,6 +167,13 @@ def test_what_does_not_fit_is_left_out_and_said_and_never_becomes_a_line_of_its_
     assert local.features == {feature.name: feature.value for feature in fit.features}
     assert all(is_qualified_name(name) and is_label_value(value) for name, value in local.features.items())
     assert fit.body.count("# left out: ") >= len(fit.left_out)
+
+
+@given(
+    st.lists(st.builds(Feature, name=st.text(max_size=300), value=st.text(max_size=100), label=st.booleans()))
+)
+def test_a_body_is_read_as_it_was_written(features: list[Feature]) -> None:
+    assert read_body(fitting(features).body) == fitting(features)
 
 
 def test_a_value_that_would_smuggle_in_a_label_is_left_out() -> None:

@@ -20,9 +20,9 @@ from kata_node_agent.devkubelet.children import Child, describe_end, end, exit_c
 from kata_node_agent.devkubelet.client import ControlClient
 from kata_node_agent.devkubelet.follow import follow
 from kata_node_agent.devkubelet.lock import locked
-from kata_node_agent.devkubelet.names import KUBELET_SOCKET, Folder, check_socket_path
+from kata_node_agent.devkubelet.names import KUBELET_SOCKET, Folder
 from kata_node_agent.errors import AgentError, BusyError, SocketError
-from kata_node_agent.sockets import refuses_connections
+from kata_node_agent.sockets import check_socket_path, refuses_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,14 +12,14 @@ from kata_node_agent.cli import options
 from kata_node_agent.config.load import load
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.root import HostRoot
-from kata_node_agent.publish.nfd import FeatureFile, NodeFeatures, Outcome, ceiling, node_features, text
+from kata_node_agent.publish.nfd import FeatureFile, Outcome, ceiling, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from kata_node_agent.config import Config
-    from kata_node_agent.eligibility import Verdict
+    from kata_node_agent.daemon.node import NodeView
 
 LABEL_SCHEMA = "kata-node-agent/label/v1"
 CEILING_SCHEMA = "kata-node-agent/ceiling/v1"
@@ -68,11 +68,12 @@ def command() -> None:
 def show(config_file: Path | None, output_format: str, **flags: Any) -> None:
     """Check this node and print what NFD is to read of it, and what it reads now. Writes nothing."""
     config = _config(config_file, flags)
-    verdict, features = _look(config)
+    view = _look(config)
+    verdict, features = view.verdict, text.read_body(view.features)
     file, number = _features_file(config), _ceiling_file(config)
     present = file.read()
-    state = _state(file, present, features, time.time())
-    body = text.compose(features.body, int(time.time()) + config.nfd.expiry_seconds)
+    state = _state(file, present, view.features, time.time())
+    body = text.compose(view.features, int(time.time()) + config.nfd.expiry_seconds)
     shown = present if state == "current" and present is not None else body
     if output_format == "json":
         document = {
@@ -108,9 +109,10 @@ def apply(config_file: Path | None, output_format: str, **flags: Any) -> None:
     It lapses after nfd.expiry_seconds unless a running agent keeps it fresh.
     """
     config = _config(config_file, flags)
-    verdict, features = _look(config)
+    view = _look(config)
+    verdict, features = view.verdict, text.read_body(view.features)
     file = _features_file(config)
-    outcome = file.publish(features.body, lifetime_seconds=config.nfd.expiry_seconds)
+    outcome = file.publish(view.features, lifetime_seconds=config.nfd.expiry_seconds)
     if outcome is Outcome.NO_FOLDER:
         raise file.no_folder()
     expires = text.expiry(file.read() or "")
@@ -225,27 +227,19 @@ def _ceiling_file(config: Config) -> FeatureFile:
     return FeatureFile(HostRoot(config.host_root).resolve(config.nfd.features_dir) / ceiling.FILE_NAME)
 
 
-def _look(config: Config) -> tuple[Verdict, NodeFeatures]:
-    from kata_node_agent.eligibility import evaluate
-    from kata_node_agent.host.facts import collect
+def _look(config: Config) -> NodeView:
+    """The look that the running agent takes too: what it publishes is what is shown here."""
+    from kata_node_agent.daemon.node import look
 
-    facts = collect(HostRoot(config.host_root))
-    policy = config.eligibility
-    verdict = evaluate(
-        facts,
-        profile=None if policy.profile == "auto" else policy.profile,
-        require=policy.require,
-        waive=policy.waive,
-    )
-    return verdict, node_features(verdict, facts, label=config.nfd.label)
+    return look(config)
 
 
-def _state(file: FeatureFile, present: str | None, features: NodeFeatures, now: float) -> str:
+def _state(file: FeatureFile, present: str | None, body: str, now: float) -> str:
     """One of the keys of `_STATES`."""
     if present is None:
         return "absent" if file.folder_exists() else "no-folder"
     until = text.expiry(present)
-    if until is None or present != text.compose(features.body, int(until)):
+    if until is None or present != text.compose(body, int(until)):
         return "differs"
     return "current" if until > now else "lapsed"
 
@@ -262,9 +256,7 @@ def _of_node(config: Config) -> int:
     Raises:
         AgentError: it cannot be read.
     """
-    from kata_node_agent.daemon.node import look
-
-    view = look(config)
+    view = _look(config)
     if view.budget is None:
         why = next((problem for problem in view.problems if problem.reason == "MemoryUnreadable"), None)
         raise AgentError(

@@ -29,11 +29,10 @@ from kata_node_agent.devkubelet.names import (
     KUBELET_SOCKET,
     PLUGIN_SOCKET_NAME_BYTES,
     SANDBOX_RESOURCE,
-    check_socket_path,
 )
 from kata_node_agent.devkubelet.state import Counts
 from kata_node_agent.errors import AgentError, BusyError
-from kata_node_agent.sockets import identity_of, refuses_connections
+from kata_node_agent.sockets import check_socket_path, identity_of, refuses_connections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

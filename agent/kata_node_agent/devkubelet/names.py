@@ -5,13 +5,11 @@ Pure, and free of gRPC: the command line uses it before anything is started.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kata_node_agent.errors import SocketError
-from kata_node_agent.sockets import MAX_PATH_BYTES
+from kata_node_agent.sockets import check_socket_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,26 +36,6 @@ def is_extended_resource(name: str) -> bool:
     if len("requests." + domain) > _MAX_DOMAIN or len(rest) > _MAX_NAME:
         return False
     return bool(_DOMAIN.fullmatch(domain)) and bool(_NAME.fullmatch(rest))
-
-
-def check_socket_path(path: Path, *, room_bytes: int = 0) -> None:
-    """Refuses a path that no Unix socket can have.
-
-    Args:
-        path: of the socket, or of the folder that sockets will be in.
-        room_bytes: for what will be appended to the path.
-
-    Raises:
-        SocketError: the path is longer than the kernel's structure.
-    """
-    length = len(os.fsencode(path)) + room_bytes
-    if length > MAX_PATH_BYTES:
-        what = f"{length} bytes with a socket name in it" if room_bytes else f"{length} bytes"
-        raise SocketError(
-            f"{path}: {what}; a Unix socket's path may have {MAX_PATH_BYTES}",
-            hint="use a shorter folder, such as --dir /tmp/kata",
-            reason="SocketPathTooLong",
-        )
 
 
 @dataclass(frozen=True)

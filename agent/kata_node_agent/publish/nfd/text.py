@@ -30,6 +30,8 @@ _MAX_SHOWN = 80
 
 _HEADER = "# Written by kata-node-agent, which keeps it fresh. To remove it: kata-node-agent label remove\n"
 _EXPIRY = re.compile(r"^# \+expiry-time=(.*)$", re.MULTILINE)
+_NO_LABEL = "# +no-label"
+_LEFT_OUT = "# left out: "
 _VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DOMAIN_PART = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?=.{{1,253}}/){_DOMAIN_PART}(\.{_DOMAIN_PART})*/{_VALUE.pattern}")
@@ -58,10 +60,25 @@ class NodeFeatures:
         lines = []
         for feature in self.features:
             if not feature.label:
-                lines.append("# +no-label")
+                lines.append(_NO_LABEL)
             lines.append(f"{feature.name}={feature.value}")
-        lines += [f"# left out: {note}" for note in self.left_out]
+        lines += [f"{_LEFT_OUT}{note}" for note in self.left_out]
         return "".join(f"{line}\n" for line in lines)
+
+
+def read_body(body: str) -> NodeFeatures:
+    """What a body of ours says: the reverse of `NodeFeatures.body`."""
+    features, left_out, label = [], [], True
+    for line in body.splitlines():
+        if line.startswith(_LEFT_OUT):
+            left_out.append(line.removeprefix(_LEFT_OUT))
+        elif line == _NO_LABEL:
+            label = False
+        else:
+            name, _, value = line.partition("=")
+            features.append(Feature(name, value, label))
+            label = True
+    return NodeFeatures(tuple(features), tuple(left_out))
 
 
 def node_features(verdict: Verdict, facts: NodeFacts, *, label: str) -> NodeFeatures:
