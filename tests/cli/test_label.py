@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from kata_node_agent.cli.group import cli
 from kata_node_agent.errors import AgentError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass
@@ -227,3 +226,27 @@ def test_without_the_folder_a_ceiling_cannot_be_set(node: Node) -> None:
     with pytest.raises(AgentError) as caught:
         node.label("ceiling", "--set", "3")
     assert caught.value.reason == "NfdNotInstalled"
+
+
+def test_every_command_in_the_documentation_works(node: Node) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "nfd.md").read_text()
+    commands = re.findall(r"^    (?:\$ )?kata-node-agent label (.*?)(?: +#.*)?$", text, re.MULTILINE)
+    assert len(commands) >= 8
+    node.run_sandboxes(1)
+    for command in commands:
+        if command == "ceiling --remove":
+            for cmdline in node.root.glob("proc/[0-9]*/cmdline"):
+                cmdline.write_bytes(b"/usr/bin/kubelet\0")
+        assert node.label(*command.split())
+
+
+def test_every_feature_in_the_documentation_is_one_of_ours_and_the_other_way_round(node: Node) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "nfd.md").read_text()
+    table = set(re.findall(r"^\| `([a-z.]+/[a-z.-]+)`", text, re.MULTILINE))
+    ours = {feature["name"] for feature in node.json("show")["features_file"]["features"]}
+    assert ours <= table
+    assert table - ours <= {
+        "katacontainers.io/bare-metal",
+        "katacontainers.io/nested",
+        "katacontainers.io/confidential.sev",
+    }
