@@ -8,13 +8,18 @@ import json
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.model import Row, Scale
-from bench.plugins import short_folder
+from bench.plugins import short_folder, warm_up
 from bench.table import render, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # name -> what it measures; each is a module here with `measure`.
 TOPICS = {
@@ -71,13 +76,24 @@ async def _measure(names: tuple[str, ...], scale: Scale) -> list[Row]:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     rows: list[Row] = []
-    for name in names:
-        begin = time.monotonic()
-        click.echo(f"{name}: {TOPICS[name]} …", err=True, nl=False)
-        with short_folder() as folder:
-            rows += await importlib.import_module(f"bench.{name}").measure(scale, folder)
-        click.echo(f" {time.monotonic() - begin:.0f} s", err=True)
+    with short_folder() as cache:
+        with told("warming up"), short_folder() as folder:
+            await warm_up(cache, folder)
+        for name in names:
+            with told(f"{name}: {TOPICS[name]}"), short_folder() as folder:
+                rows += await importlib.import_module(f"bench.{name}").measure(scale, folder)
     return rows
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Says on stderr what is being done, and how long it took."""
+    begin = time.monotonic()
+    click.echo(f"{what} …", err=True, nl=False)
+    try:
+        yield
+    finally:
+        click.echo(f" {time.monotonic() - begin:.0f} s", err=True)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bench.processes import Child, agent_command, program
+from bench.processes import ROOT, Child, agent_command, environment, program
 from kata_node_agent.devkubelet.events import Event, Registered
 from kata_node_agent.devkubelet.kubelet import DevKubelet
 from kata_node_agent.devkubelet.listener import LeavingListener
@@ -187,6 +190,20 @@ async def pair(folder: Path) -> AsyncIterator[Pair]:
     ours, theirs = folder / "a", folder / "b"
     async with kubelet_in(ours) as first, kubelet_in(theirs) as second:
         yield Pair((first, second), (ours, theirs))
+
+
+async def warm_up(cache: Path, folder: Path) -> None:
+    """Runs everything once, so that nothing measured later is read from disk or compiled for the first time.
+
+    Python's bytecode goes to a cache of the run. An installation has it beside the sources; in a checkout it may not
+    be there, and may not be written, and then every start would compile the agent anew.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(cache)
+    async with pair(folder) as plugins, plugins.running(1):
+        pass
+    for command in (agent_command("check"), [sys.executable, "-c", "pass"]):
+        subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=False)
 
 
 def allocate_call(channel: grpc.aio.Channel) -> Any:
