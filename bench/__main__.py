@@ -56,7 +56,7 @@ TOPICS = {
 def main(names: tuple[str, ...], json_file: Path | None, quick: bool, samples: int | None) -> None:
     """Measure the agent, each figure beside a peer or a floor of the same run.
 
-    Without NAME all topics run; that takes about five minutes. Progress goes to stderr, the table to stdout. Everything
+    Without NAME all topics run; that takes about four minutes. Progress goes to stderr, the table to stdout. Everything
     runs in a temporary folder over Unix sockets, with a development kubelet; nothing of the node is changed. A figure that
     is not reached is shown as NO, never an error.
 

@@ -116,7 +116,7 @@ def test_it_registers_says_what_is_advertised_and_what_to_try_next(
     short_dir: Path, programs: list[Program]
 ) -> None:
     dev = start(programs, *DRIVER, str(short_dir))
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     dev.wait_for("advertised: katacontainers.io/sandbox: 2 allocatable of 2, 0 in use")
     dev.wait_for(f"devkubelet admit web --dir {short_dir}")
     assert f"pod resources: {short_dir}/pod-resources/kubelet.sock\n" in "".join(dev.lines)
@@ -131,7 +131,7 @@ def test_a_signal_ends_all_within_2_s_and_leaves_what_a_kubelet_leaves(
     short_dir: Path, programs: list[Program], number: signal.Signals
 ) -> None:
     dev = start(programs, *DRIVER, str(short_dir))
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     processes = children(dev)
     assert len(processes) == 2
     before = time.monotonic()
@@ -144,7 +144,7 @@ def test_a_signal_ends_all_within_2_s_and_leaves_what_a_kubelet_leaves(
 @pytest.mark.host
 def test_an_agent_that_does_not_end_is_killed_within_2_s(short_dir: Path, programs: list[Program]) -> None:
     dev = start(programs, *DRIVER, str(short_dir), "--stubborn")
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     processes = children(dev)
     before = time.monotonic()
     assert dev.end() == 0
@@ -155,7 +155,7 @@ def test_an_agent_that_does_not_end_is_killed_within_2_s(short_dir: Path, progra
 @pytest.mark.host
 def test_no_child_outlives_a_dev_that_is_killed(short_dir: Path, programs: list[Program]) -> None:
     dev = start(programs, *DRIVER, str(short_dir))
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     processes = children(dev)
     dev.end(signal.SIGKILL)
     _, alive = psutil.wait_procs(processes, timeout=3)
@@ -167,7 +167,7 @@ def test_a_killed_kubelet_is_reported_and_one_started_by_hand_gets_the_agent_aga
     short_dir: Path, programs: list[Program]
 ) -> None:
     dev = start(programs, *DRIVER, str(short_dir))
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     devkubelet("kill", "--dir", str(short_dir))
     dev.wait_for("was ended by SIGKILL")
     dev.wait_for(f"devkubelet serve --dir {short_dir}")
@@ -208,7 +208,7 @@ def test_it_ends_when_nobody_reads_its_output(short_dir: Path) -> None:
 @pytest.mark.host
 def test_a_second_dev_in_the_folder_says_who_is_there(short_dir: Path, programs: list[Program]) -> None:
     dev = start(programs, *DRIVER, str(short_dir))
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     second = start(programs, *PROGRAM, "dev", "--dir", str(short_dir))
     second.wait_for(f"pid {dev.process.pid}")
     second.wait_for("--dir")
@@ -252,7 +252,7 @@ def test_the_agent_itself_registers_and_its_reasons_are_told(
     short_dir: Path, programs: list[Program]
 ) -> None:
     dev = start(programs, *PROGRAM, "dev", "--dir", str(short_dir))
-    dev.wait_for("registered after")
+    dev.wait_for("dev     | registered after")
     dev.wait_for("advertised: katacontainers.io/sandbox:")
     dev.wait_for("limited by ")
     devkubelet("restart", "--dir", str(short_dir))

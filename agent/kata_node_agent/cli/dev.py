@@ -91,7 +91,7 @@ class Dev:
         self._agent = Child("agent", agent, environment, lambda line: self._print("agent", line))
         self._started = time.monotonic()
         self._kubelet_pid = 0
-        self._registered = False
+        self._registered = self._lost = False
         self._taught = False
         self._counts = ""
         self._reasons: list[str] = []
@@ -157,22 +157,25 @@ class Dev:
                 self._event({"event": "DevicesChanged", **entry})
 
     def _gone(self) -> None:
-        self._registered = False
+        self._registered = self._lost = False
         self._counts = ""
         self._reasons = []
 
     def _event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "Registered":
-            self._registered = True
+            self._registered, self._lost = True, False
             after = "" if self._taught else f" after {(time.monotonic() - self._started) * 1000:.0f} ms"
             self._say(f"registered{after}: {event['resource']}")
         elif event.get("event") == "DevicesChanged":
+            if not self._registered and not self._lost:
+                # We began to listen between the registration and the first list of devices.
+                self._event({**event, "event": "Registered"})
             counts = f"{event['allocatable']} allocatable of {event['capacity']}, {event['in_use']} in use"
             if counts != self._counts:
                 self._counts = counts
                 self._say(f"advertised: {event['resource']}: {counts}")
         elif event.get("event") == "StreamLost":
-            self._registered = False
+            self._registered, self._lost = False, True
         else:
             return
         self._news.set()
