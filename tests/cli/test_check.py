@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kata_node_agent.cli import check as check_module
+from kata_node_agent.cli.check import _policy
 from kata_node_agent.cli.group import cli
-from kata_node_agent.errors import AgentError
+from kata_node_agent.errors import AgentError, ConfigError
 from kata_node_agent.host.snapshot import write_snapshot
 from tests.eligibility.cases import cpu, good_node
 
@@ -224,3 +225,22 @@ def test_another_user_learns_what_can_be_learnt() -> None:
     assert checks["kvm.device"]["status"] == "pass"
     assert checks["cpu.consistency"]["status"] in {"pass", "skip"}
     assert verdict["verdict"] == "unknown"
+
+
+def test_judges_by_the_configuration_and_options_overrule_it(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[eligibility]\nprofile = "upstream"\nrequire = ["os"]\n')
+    by_config = _policy(config, None, (), ())
+    assert by_config == {"profile": "upstream", "require": ("os",), "waive": ()}
+    assert _policy(config, "openshift", (), ("os",)) == {
+        "profile": "openshift",
+        "require": (),
+        "waive": ("os",),
+    }
+
+
+def test_a_name_in_the_configuration_that_is_no_check_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[eligibility]\nwaive = ["cpu.sse5"]\n')
+    with pytest.raises(ConfigError, match=r"cpu\.sse5"):
+        _policy(config, None, (), ())

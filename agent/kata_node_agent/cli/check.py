@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
+from kata_node_agent.cli import options
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
+
+
+class Policy(TypedDict):
+    """Arguments of `evaluate`."""
+
+    profile: str | None
+    require: tuple[str, ...]
+    waive: tuple[str, ...]
+
 
 EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
 
@@ -22,6 +33,7 @@ EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
     show_default=True,
     help="text for people, json for scripts, npd for node-problem-detector.",
 )
+@options.config_file
 @click.option(
     "--profile", metavar="NAME", help="openshift or upstream. [default: openshift on RHCOS, else upstream]"
 )
@@ -44,6 +56,7 @@ EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
 def command(
     ctx: click.Context,
     output_format: str,
+    config_file: Path | None,
     profile: str | None,
     host_root: Path,
     snapshot: str | None,
@@ -55,7 +68,8 @@ def command(
     r"""Prove whether this node can run Kata VMs, and say why.
 
     Runs a tiny guest on /dev/kvm and looks at processor, kernel and system. Changes nothing, loads
-    nothing, starts no other program. Without root it tells what it can.
+    nothing, starts no other program. Without root it tells what it can. Judges as the agent does: by
+    [eligibility] of the configuration, which the options here overrule.
 
     \b
     Examples:
@@ -77,7 +91,8 @@ def command(
             return 0
         if snapshot is not None:
             _refuse_host_root(ctx)
-        return _check(output_format, profile, host_root, snapshot, record, require, waive)
+        policy = _policy(config_file, profile, require, waive)
+        return _check(output_format, policy, host_root, snapshot, record)
     except (AgentError, click.ClickException, click.Abort, BrokenPipeError):
         raise
     except Exception:  # noqa: BLE001 - else a fault of ours would be exit code 1: "not eligible"
@@ -93,20 +108,30 @@ def _refuse_host_root(ctx: click.Context) -> None:
         raise click.UsageError("--snapshot and --host-root exclude each other: a snapshot has no root.")
 
 
-def _check(
-    output_format: str,
-    profile: str | None,
-    host_root: Path,
-    snapshot: str | None,
-    record: str | None,
-    require: tuple[str, ...],
-    waive: tuple[str, ...],
-) -> int:
-    from kata_node_agent.eligibility import check_policy, evaluate
+def _policy(
+    config_file: Path | None, profile: str | None, require: tuple[str, ...], waive: tuple[str, ...]
+) -> Policy:
+    """What decides, from the configuration and the options. A name that does not exist is refused here."""
+    from kata_node_agent.config.load import load
+    from kata_node_agent.eligibility import check_policy
 
-    wanted = None if profile == "auto" else profile
-    # Before anything is looked at: a misspelt name is no matter of the node.
-    check_policy(profile=wanted, require=require, waive=waive)
+    ours = load(config_file).config.eligibility
+    chosen = profile or ours.profile
+    policy: Policy = {
+        "profile": None if chosen == "auto" else chosen,
+        # An option takes back what the configuration says of the same check.
+        "require": (*(name for name in ours.require if name not in waive), *require),
+        "waive": (*(name for name in ours.waive if name not in require), *waive),
+    }
+    check_policy(**policy)
+    return policy
+
+
+def _check(
+    output_format: str, policy: Policy, host_root: Path, snapshot: str | None, record: str | None
+) -> int:
+    from kata_node_agent.eligibility import evaluate
+
     if snapshot is not None:
         from kata_node_agent.host.snapshot import read_snapshot
 
@@ -120,7 +145,7 @@ def _check(
         from kata_node_agent.host.snapshot import write_snapshot
 
         write_output(record, write_snapshot(facts))
-    verdict = evaluate(facts, profile=wanted, require=require, waive=waive)
+    verdict = evaluate(facts, **policy)
     if output_format == "json":
         import json
 

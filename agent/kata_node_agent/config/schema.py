@@ -227,7 +227,7 @@ class NfdConfig:
         "feature.node.kubernetes.io/runtime.kata=true when eligible; auto: in profile openshift only",
     )
     expiry_seconds: int = setting(
-        600, _integer(60, 86400), "what we published lapses so long after the agent's last sign of life"
+        3600, _integer(60, 86400), "what we published lapses so long after the agent's last sign of life"
     )
 
 

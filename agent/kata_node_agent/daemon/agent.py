@@ -213,7 +213,8 @@ class Agent:
         """Keeps the features file for NFD; its folder may come later, and a file that cannot be written is a problem."""
         while True:
             nfd, view = self.config.nfd, self._node.view
-            if nfd.publish and view is not None:
+            # A view that nobody renews any more must lapse at NFD too.
+            if nfd.publish and view is not None and self._node.fresh:
                 file = FeatureFile(HostRoot(self.config.host_root).resolve(nfd.features_dir) / FILE_NAME)
                 self._publish_problem = await asyncio.to_thread(
                     _publish, file, view.features, nfd.expiry_seconds
