@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,10 @@ def _keep_off_the_host(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         return
     from kata_node_agent.host import native
 
+    # By name: the package shows the function `load` where the module would be.
+    monkeypatch.setattr(
+        import_module("kata_node_agent.config.load"), "DEFAULT_FILE", Path("/nonexistent/config.toml")
+    )
     monkeypatch.setattr(native, "_lib", _NoNative(native._lib))
     _guard.violations.clear()
     _guard.active = request.node.name
