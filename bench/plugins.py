@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 TIMEOUT_SECONDS = 20.0
+# After its registration the agent loads what need not be there before it.
+_SETTLE_SECONDS = 3.0
 # The longest path below it takes 72 bytes, a Unix socket's at most 107.
 _MAX_FOLDER_LENGTH = 30
 # With the settings below a VM costs nothing worth mentioning: the node is full at `max_slots`, wherever this runs.
@@ -46,6 +48,8 @@ profile = "upstream"
 waive = [{waived}]
 [nfd]
 publish = false
+[events]
+kernel = {events}
 """
 
 
@@ -134,14 +138,16 @@ async def kubelet_in(folder: Path) -> AsyncIterator[StampedKubelet]:
         yield kubelet
 
 
-def agent(folder: Path, devices: int) -> Child:
-    """Starts `kata-node-agent run` for the kubelet in a folder.
+def agent(folder: Path, devices: int, *, everything: bool = False) -> Child:
+    """Starts `kata-node-agent run` for the kubelet in a folder; its plugin path alone, or everything that a node gets.
 
     Where the node cannot run VMs (no /dev/kvm for us), all checks are made as ever, but the devices are healthy.
     """
     config = folder / "config.toml"
     waived = ", ".join(f'"{name}"' for name in sorted(PROFILES["upstream"]))
-    config.write_text(_CONFIG.format(folder=folder, devices=devices, waived=waived))
+    config.write_text(
+        _CONFIG.format(folder=folder, devices=devices, waived=waived, events=str(everything).lower())
+    )
     command = agent_command(
         "run", "--config", config, "--run-dir", folder / "run", "--state-dir", folder / "state"
     )
@@ -166,7 +172,9 @@ class Pair:
         self._folders = folders
 
     @asynccontextmanager
-    async def running(self, devices: int, poll_seconds: float = 0.0) -> AsyncIterator[tuple[Child, Child]]:
+    async def running(
+        self, devices: int, poll_seconds: float = 0.0, *, everything: bool = False
+    ) -> AsyncIterator[tuple[Child, Child]]:
         """Both processes, registered.
 
         Raises:
@@ -174,11 +182,16 @@ class Pair:
         """
         for kubelet in self.kubelets:
             kubelet.forget()
-        children = agent(self._folders[0], devices), bare(self._folders[1], devices, poll_seconds)
+        children = (
+            agent(self._folders[0], devices, everything=everything),
+            bare(self._folders[1], devices, poll_seconds),
+        )
         try:
             for kubelet, child in zip(self.kubelets, children, strict=True):
                 if not await kubelet.registered(devices):
                     raise RuntimeError(f"not registered:\n{child.last_words()}")
+            if everything:
+                await asyncio.sleep(_SETTLE_SECONDS)
             yield children
         finally:
             await asyncio.gather(*(child.stop() for child in children))

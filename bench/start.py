@@ -16,36 +16,37 @@ if TYPE_CHECKING:
     from bench.processes import Child
 
 _DEVICES = 250
-_FIGURE_MS = 200.0
+_FIGURES_MS = {"plugin path": 200.0, "everything": 300.0}
 
 
 async def measure(scale: Scale, folder: Path) -> list[Row]:
-    """One row."""
-    taken: list[list[float]] = [[], []]
+    """A row for the plugin path alone, one for all that a node gets; the floor of both is the same."""
+    taken: dict[str, list[float]] = {"plugin path": [], "everything": [], "bare": []}
     async with pair(folder) as plugins:
-        ways = [
-            (plugins.kubelets[0], lambda: agent(folder / "a", _DEVICES)),
-            (plugins.kubelets[1], lambda: bare(folder / "b", _DEVICES)),
-        ]
-        # The first start of each only warms the caches of files.
-        for round_ in range(-1, scale.count(15, 7)):
-            for (kubelet, start), times in zip(ways, taken, strict=True):
-                milliseconds = await _start_once(kubelet, start)
-                if round_ >= 0:
-                    times.append(milliseconds)
-    ours, theirs = map(Samples.of, taken)
-    return [
-        Row(
-            id="start",
-            what="process start → registered, plugin path",
-            measured=median(ours, "ms"),
-            beside=f"bare Python + grpcio: {median(theirs, 'ms')}",
-            ratio=ratio_of(ours.p50, theirs.p50),
-            figure=f"≤ {_FIGURE_MS:.0f} ms",
-            reached=ours.p50 <= _FIGURE_MS,
-            values={"ours_ms": ours.to_json(), "floor_ms": theirs.to_json()},
-        )
-    ]
+        ours, theirs = plugins.kubelets
+        ways: dict[str, tuple[StampedKubelet, Callable[[], Child]]] = {
+            "plugin path": (ours, lambda: agent(folder / "a", _DEVICES)),
+            "everything": (ours, lambda: agent(folder / "a", _DEVICES, everything=True)),
+            "bare": (theirs, lambda: bare(folder / "b", _DEVICES)),
+        }
+        for _ in range(scale.count(15, 7)):
+            for name, (kubelet, start) in ways.items():
+                taken[name].append(await _start_once(kubelet, start))
+    floor = Samples.of(taken["bare"])
+    return [_row(extent, Samples.of(taken[extent]), floor) for extent in _FIGURES_MS]
+
+
+def _row(extent: str, ours: Samples, floor: Samples) -> Row:
+    return Row(
+        id="start-" + extent.replace(" ", "-"),
+        what=f"process start → registered, {extent}",
+        measured=median(ours, "ms"),
+        beside=f"bare Python + grpcio: {median(floor, 'ms')}",
+        ratio=ratio_of(ours.p50, floor.p50),
+        figure=f"≤ {_FIGURES_MS[extent]:.0f} ms",
+        reached=ours.p50 <= _FIGURES_MS[extent],
+        values={"ours_ms": ours.to_json(), "floor_ms": floor.to_json()},
+    )
 
 
 async def _start_once(kubelet: StampedKubelet, start: Callable[[], Child]) -> float:
