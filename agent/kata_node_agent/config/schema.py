@@ -248,6 +248,13 @@ class HealthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Metrics for Prometheus."""
+
+    tcp_address: str = setting("", _address, "address of /metrics, such as 127.0.0.1:9441; empty: none", live=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings. Paths are the host's; see each section."""
 
@@ -268,6 +275,7 @@ class Config:
     eligibility: EligibilityConfig = field(default_factory=EligibilityConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
     nfd: NfdConfig = field(default_factory=NfdConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 
     @property

@@ -18,26 +18,25 @@ from kata_node_agent.config.load import Loaded, keep_restart_only
 from kata_node_agent.config.schema import Config, Mode
 from kata_node_agent.daemon import logs
 from kata_node_agent.daemon.alive import NodeWatch
+from kata_node_agent.daemon.features import FeaturePublisher
 from kata_node_agent.daemon.history import History
 from kata_node_agent.daemon.lock import Lock
 from kata_node_agent.daemon.node import Problem, plan
 from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.errors import AgentError, HostError, SocketError, describe_os_error
-from kata_node_agent.host.root import HostRoot
 from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_prefix
 from kata_node_agent.kubelet.podresources import held_devices
 from kata_node_agent.kubelet.registrar import Registrar
 from kata_node_agent.kubelet.service import DevicePluginService
-from kata_node_agent.publish.nfd import FeatureFile, Outcome
-from kata_node_agent.publish.nfd.text import FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from kata_node_agent.pb import agent_pb2
+    from kata_node_agent.publish.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 4.0
 _POD_RESOURCES_INTERVAL_SECONDS = 10.0
 _FOLDER_POLL_SECONDS = 0.1
+_SCRAPE_TIMEOUT_SECONDS = 2.0
 
 
 class Agent:
@@ -59,12 +59,11 @@ class Agent:
         self._notifier = notifier or Notifier()
         self._stop = asyncio.Event()
         self._probe_now = asyncio.Event()
-        self._publish_now = asyncio.Event()
         self._history = History()
         self._node = NodeWatch(lambda: self.config, self._history, self._replan)
+        self._features = FeaturePublisher(lambda: self.config, self._node)
         self._started = time.time()
         self._reload_problem: Problem | None = None
-        self._publish_problem: Problem | None = None
         self._table = DeviceTable()
         self._holdings = Holdings()
         device_plugin = self.config.device_plugin
@@ -96,11 +95,13 @@ class Agent:
             signal.SIGHUP: self.reload,
         }.items():
             loop.add_signal_handler(number, action)
+        metrics: MetricsServer | None = None
         try:
             self._take_locks()
             await asyncio.gather(self._node.look(), self._ask_pod_resources())
             self._replan()
             await self._api.start(self.config.health.tcp_address)
+            metrics = self._serve_metrics()
             log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
             await self._run_tasks()
         except* AgentError as group:
@@ -108,6 +109,8 @@ class Agent:
         finally:
             self._notifier.stopping()
             await self._api.stop()
+            if metrics is not None:
+                await asyncio.to_thread(metrics.stop)
             self._plugin_lock.release()
             self._run_lock.release()
             self._node.close()
@@ -140,16 +143,32 @@ class Agent:
             self._node.look_soon()
         self._notifier.ready()
 
+    def _serve_metrics(self) -> MetricsServer | None:
+        address = self.config.metrics.tcp_address
+        if not address:
+            return None
+        from kata_node_agent.publish.metrics import MetricsServer
+
+        loop = asyncio.get_running_loop()
+
+        async def status() -> agent_pb2.Status:
+            return self.status()
+
+        def ask() -> agent_pb2.Status:
+            return asyncio.run_coroutine_threadsafe(status(), loop).result(_SCRAPE_TIMEOUT_SECONDS)
+
+        return MetricsServer(address, ask)
+
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(part(), name=part.__name__)
+                group.create_task(part(), name=part.__qualname__)
                 for part in (
                     self._talk_to_kubelet,
                     self._node.run,
                     self._node.watch_devices,
                     self._node.watch_kernel,
-                    self._publish,
+                    self._features.run,
                     self._probe_endpoint,
                     self._follow_pods,
                     self._feed_watchdog,
@@ -202,24 +221,12 @@ class Agent:
                 "devices",
                 f"{len(self._table.healthy)} healthy of {len(self._table.listed)}: {new.limit.message}",
             )
-        self._publish_now.set()
+        self._features.publish_soon()
         self._tell_systemd()
 
     def _kubelet_changed(self) -> None:
         self._probe_now.set()
         self._tell_systemd()
-
-    async def _publish(self) -> None:
-        """Keeps the features file for NFD; its folder may come later, and a file that cannot be written is a problem."""
-        while True:
-            nfd, view = self.config.nfd, self._node.view
-            # A view that nobody renews any more must lapse at NFD too.
-            if nfd.publish and view is not None and self._node.fresh:
-                file = FeatureFile(HostRoot(self.config.host_root).resolve(nfd.features_dir) / FILE_NAME)
-                self._publish_problem = await asyncio.to_thread(
-                    _publish, file, view.features, nfd.expiry_seconds
-                )
-            await _wait(self._publish_now, nfd.expiry_seconds / 6)
 
     async def _probe_endpoint(self) -> None:
         while True:
@@ -277,7 +284,7 @@ class Agent:
             view=self._node.view,
             table=self._table,
             registrar=self._registrar,
-            extra_problems=[problem for problem in (self._reload_problem, self._publish_problem) if problem],
+            extra_problems=[problem for problem in (self._reload_problem, self._features.problem) if problem],
             started=self._started,
             verdict_since=self._node.verdict_since,
             history=self._history,
@@ -286,17 +293,6 @@ class Agent:
     def _tell_systemd(self) -> None:
         if self._node.view is not None:
             self._notifier.status(status_line(self._node.view, self._table, self._registrar))
-
-
-def _publish(file: FeatureFile, body: str, lifetime_seconds: int) -> Problem | None:
-    try:
-        outcome = file.publish(body, lifetime_seconds=lifetime_seconds)
-    except AgentError as error:
-        log.warning("features not published", extra={"why": str(error)})
-        return Problem(error.reason, error.message, error.hint)
-    if outcome is Outcome.WRITTEN:
-        log.debug("features published", extra={"path": str(file.path)})
-    return None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -1,0 +1,111 @@
+"""Metrics for Prometheus, made from the agent's status when somebody scrapes. docs/metrics.md has the table.
+
+The library is loaded only where a listener is configured. It serves on a thread of its own; the status is asked of the event
+loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from kata_node_agent.errors import SocketError, describe_os_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from threading import Thread
+    from wsgiref.simple_server import WSGIServer
+
+    from prometheus_client.metrics_core import Metric
+
+    from kata_node_agent.pb import agent_pb2
+
+_VERDICTS = ("eligible", "ineligible", "unknown")
+
+
+class StatusCollector(Collector):
+    """The status as metrics; base units, names with our prefix."""
+
+    def __init__(self, status: Callable[[], agent_pb2.Status]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """One scrape."""
+        status = self._status()
+        info = {
+            "version": status.version,
+            "profile": status.profile,
+            "mode": status.mode,
+            "resource": status.resource,
+        }
+        yield InfoMetricFamily("kata_node_agent", "The agent and what it is set to.", value=info)
+        verdict = GaugeMetricFamily(
+            "kata_node_agent_verdict", "1 for the verdict in force.", labels=["verdict"]
+        )
+        for name in _VERDICTS:
+            verdict.add_metric([name], float(status.verdict == name))
+        yield verdict
+        changes = CounterMetricFamily(
+            "kata_node_agent_changes",
+            "Changes since the agent started, as in status --history.",
+            labels=["what"],
+        )
+        for what in ("verdict", "devices"):
+            changes.add_metric([what], status.change_counts.get(what, 0))
+        yield changes
+        slots = GaugeMetricFamily(
+            "kata_node_agent_slots", "Places for VMs shown to kubelet.", labels=["state"]
+        )
+        for state in ("total", "healthy", "in_use"):
+            slots.add_metric([state], getattr(status.slots, state))
+        yield slots
+        yield GaugeMetricFamily(
+            "kata_node_agent_kubelet_registered",
+            "1 while registered.",
+            value=float(status.kubelet.registered),
+        )
+        yield GaugeMetricFamily(
+            "kata_node_agent_kubelet_stream_open",
+            "1 while kubelet holds the stream of devices.",
+            value=float(status.kubelet.stream_open),
+        )
+        yield CounterMetricFamily(
+            "kata_node_agent_kubelet_registrations",
+            "Registrations since the agent started.",
+            value=status.kubelet.registrations,
+        )
+        memory = GaugeMetricFamily(
+            "kata_node_agent_memory_bytes", "Memory of the node, by part.", labels=["part"]
+        )
+        for field in status.memory.DESCRIPTOR.fields:
+            memory.add_metric([field.name.removesuffix("_bytes")], getattr(status.memory, field.name))
+        yield memory
+        yield GaugeMetricFamily(
+            "kata_node_agent_problems", "Problems that status shows.", value=float(len(status.problems))
+        )
+
+
+class MetricsServer:
+    """Serves /metrics over HTTP until `stop`."""
+
+    def __init__(self, address: str, status: Callable[[], agent_pb2.Status]) -> None:
+        registry = CollectorRegistry()
+        registry.register(StatusCollector(status))
+        host, _, port = address.rpartition(":")
+        try:
+            started: tuple[WSGIServer, Thread] = start_http_server(int(port), host.strip("[]"), registry)
+        except OSError as error:
+            raise SocketError(
+                f"{address}: cannot listen: {describe_os_error(error)}",
+                hint="choose a free address in metrics.tcp_address",
+            ) from error
+        self._server, self._thread = started
+
+    def stop(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
