@@ -121,8 +121,9 @@ async def _stamped_listen(self: LeavingListener) -> None:
 
 
 async def _stamped_register(self: Registration, request: pb.RegisterRequest, context: Any) -> pb.Empty:
-    kubelet = _stamped[self._directory]
-    kubelet.called_ns = kubelet.called_ns or time.monotonic_ns()
+    kubelet = _stamped.get(self._directory)
+    if kubelet is not None:
+        kubelet.called_ns = kubelet.called_ns or time.monotonic_ns()
     return await _register(self, request, context)
 
 

@@ -235,7 +235,7 @@ class NfdConfig:
 class EventsConfig:
     """Where hints to look again come from, beside the interval and changes in /dev."""
 
-    kernel: bool = setting(True, _boolean, "follow kernel events (10 MiB of memory)", live=False)
+    kernel: bool = setting(True, _boolean, "follow kernel events (2 MiB of memory)", live=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,9 @@ class HealthConfig:
 class MetricsConfig:
     """Metrics for Prometheus."""
 
-    tcp_address: str = setting("", _address, "address of /metrics, such as 127.0.0.1:9441; empty: none", live=False)
+    tcp_address: str = setting(
+        "", _address, "address of /metrics, such as 127.0.0.1:9441; empty: none", live=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

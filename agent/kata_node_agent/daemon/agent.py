@@ -42,9 +42,10 @@ log = logging.getLogger(__name__)
 
 # Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
 PROBE_VALID_SECONDS = 10.0
-_PROBE_INTERVAL_SECONDS = 4.0
-_POD_RESOURCES_INTERVAL_SECONDS = 10.0
+_PROBE_INTERVAL_SECONDS = 7.0
+_POD_RESOURCES_INTERVAL_SECONDS = 15.0
 _FOLDER_POLL_SECONDS = 0.1
+_REPLAN_SECONDS = 0.05
 _SCRAPE_TIMEOUT_SECONDS = 2.0
 
 
@@ -64,6 +65,7 @@ class Agent:
         self._features = FeaturePublisher(lambda: self.config, self._node)
         self._started = time.time()
         self._reload_problem: Problem | None = None
+        self._replanning: asyncio.TimerHandle | None = None
         self._table = DeviceTable()
         self._holdings = Holdings()
         device_plugin = self.config.device_plugin
@@ -200,9 +202,19 @@ class Agent:
         await self._registrar.run()
 
     def _new_service(self) -> DevicePluginService:
-        return DevicePluginService(self._table, self._holdings, lambda: Mode(self.config.mode), self._replan)
+        return DevicePluginService(
+            self._table, self._holdings, lambda: Mode(self.config.mode), self._replan_soon
+        )
+
+    def _replan_soon(self) -> None:
+        """After an allocation: what kubelet sees has not changed, and the next pod shall not wait for our sums."""
+        if self._replanning is None:
+            self._replanning = asyncio.get_running_loop().call_later(_REPLAN_SECONDS, self._replan)
 
     def _replan(self) -> None:
+        if self._replanning is not None:
+            self._replanning.cancel()
+            self._replanning = None
         if self._node.view is None:
             return
         new = plan(self._node.view, self.config, self._holdings.indices)

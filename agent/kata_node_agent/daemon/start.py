@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from kata_node_agent.config.load import load
@@ -13,6 +15,7 @@ from kata_node_agent.eligibility import check_policy
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from types import ModuleType
 
     from kata_node_agent.config.load import Loaded
 
@@ -33,6 +36,20 @@ def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
     return loaded
 
 
+def _asyncio() -> ModuleType:
+    """The event loop without OpenSSL, which it loads and we never use through it: 4 MiB less on every node.
+
+    asyncio is made to work in a Python without ssl; who needs that module later imports it as ever.
+    """
+    if "asyncio" not in sys.modules and "ssl" not in sys.modules:
+        sys.modules["ssl"] = None  # type: ignore[assignment]
+        try:
+            return importlib.import_module("asyncio")
+        finally:
+            del sys.modules["ssl"]
+    return importlib.import_module("asyncio")
+
+
 def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Runs the agent until it is told to end.
 
@@ -47,8 +64,7 @@ def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
     logs.set_up(loaded.config.log_level)
     # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import asyncio
-
+    asyncio = _asyncio()
     from kata_node_agent.daemon.agent import Agent
 
     async def run() -> None:
