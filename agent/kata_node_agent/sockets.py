@@ -65,16 +65,32 @@ def check_socket_path(path: Path, *, room_bytes: int = 0) -> None:
         )
 
 
+# For a channel that shall really dial: by default gRPC shares connections, and the pauses after a refusal, between all
+# channels of a process to the same target.
+FRESH_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+
+
+def unix_target(path: Path) -> str:
+    """The path as a gRPC target. gRPC reads targets as URIs, so what means something there is percent-encoded."""
+    plain = b"/._-~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return "unix:" + "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in os.fsencode(path))
+
+
 def refuses_connections(path: Path) -> bool:
     """Whether nobody listens behind a socket file: it was left by a process that is gone."""
     try:
-        _connect(path)
+        connect_once(path)
     except OSError as error:
         return error.errno == errno.ECONNREFUSED
     return False
 
 
-def _connect(path: Path) -> None:
+def connect_once(path: Path) -> None:
+    """Connects and hangs up.
+
+    Raises:
+        OSError: ConnectionRefusedError where nobody listens; whatever else keeps us from it.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(_CONNECT_TIMEOUT_SECONDS)
         probe.connect(str(path))

@@ -43,7 +43,9 @@ def test_verdict_slots_and_features_follow_the_device_node(short_dir: Path) -> N
     features = node.root / "etc/kubernetes/node-feature-discovery/features.d"
     features.mkdir(parents=True)
     file = features / "kata-node-agent.features"
-    node.config.write_text('[device_plugin]\nmax_slots = 4\n[eligibility]\nprofile = "upstream"\ninterval_seconds = 3600\n')
+    node.config.write_text(
+        '[device_plugin]\nmax_slots = 4\n[eligibility]\nprofile = "upstream"\ninterval_seconds = 3600\n'
+    )
 
     def says(text: str) -> bool:
         return file.exists() and text in file.read_text()

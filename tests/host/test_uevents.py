@@ -31,7 +31,9 @@ def test_an_event_is_read_from_the_kernels_fields() -> None:
     assert parse_event(fields) == KernelEvent("add", "misc", "kvm")
 
 
-@pytest.mark.parametrize("fields", [{}, {"ACTION": "add"}, {"ACTION": None, "SUBSYSTEM": "misc", "DEVPATH": "/x"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"ACTION": "add"}, {"ACTION": None, "SUBSYSTEM": "misc", "DEVPATH": "/x"}]
+)
 def test_an_event_that_lacks_its_fields_is_none(fields: dict[str, object]) -> None:
     assert parse_event(fields) is None
 

@@ -67,6 +67,12 @@ def test_an_eviction_map_without_memory_has_no_threshold() -> None:
         "a: &a [*a]",
         "\x00\x01",
         "{" * 10_000,
+        "[" * 100_000,
+        "{a: " * 200_000,
+        "kind: KubeletConfiguration\nsystemReserved: {memory: 0x" + "f" * 5000 + "}",
+        '{"kind": "KubeletConfiguration", "systemReserved": {"memory": ' + "9" * 5000 + "}}",
+        "kind: KubeletConfiguration\nsystemReserved: {memory: !!int ''}",
+        "kind: KubeletConfiguration\nsystemReserved: [!!timestamp zz, !!bool zz]",
         "!!python/object/apply:os.system ['true']",
     ],
 )

@@ -9,7 +9,7 @@ import grpc
 from kata_node_agent.api.server import GROUP, SOCKET_NAME
 from kata_node_agent.errors import SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
-from kata_node_agent.sockets import check_socket_path
+from kata_node_agent.sockets import check_socket_path, connect_once, unix_target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,15 +27,16 @@ def get_status(run_dir: Path) -> agent_pb2.Status:
     check_socket_path(path)
     # gRPC's own words for an unreachable socket are about addresses and subchannels; the file system's are clearer.
     try:
-        path.stat()
-    except FileNotFoundError as error:
-        hint = "start it with `kata-node-agent run` or systemctl; give its folder with --run-dir if it is another"
-        raise SocketError(f"{path}: no agent is running here", hint=hint, reason="AgentNotRunning") from error
+        connect_once(path)
     except PermissionError as error:
-        raise SocketError(
-            f"{path}: permission denied", hint=f"run as root or as a member of the group {GROUP}"
-        ) from error
-    with grpc.insecure_channel(f"unix:{path}") as channel:
+        hint = f"run as root or as a member of the group {GROUP}"
+        raise SocketError(f"{path}: permission denied", hint=hint) from error
+    except OSError as error:
+        dead = "; a dead one left its socket" if isinstance(error, ConnectionRefusedError) else ""
+        hint = "start it with `kata-node-agent run` or systemctl; give its folder with --run-dir if it is another"
+        text = f"{path}: no agent is running here{dead}"
+        raise SocketError(text, hint=hint, reason="AgentNotRunning") from error
+    with grpc.insecure_channel(unix_target(path)) as channel:
         try:
             answer = agent_pb2_grpc.NodeAgentStub(channel).GetStatus(
                 agent_pb2.GetStatusRequest(), timeout=_TIMEOUT_SECONDS

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2_grpc
 from kata_node_agent.api.health import HealthService
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
-from kata_node_agent.sockets import FileIdentity, identity_of, make_room
+from kata_node_agent.sockets import FileIdentity, identity_of, make_room, unix_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,6 +71,7 @@ class ApiServer:
     ) -> None:
         self.path = run_dir / SOCKET_NAME
         self._service = NodeAgentService(status)
+        self._serving = serving
         self._health = HealthService(serving)
         self._servers: list[grpc.aio.Server] = []
         self._identity: FileIdentity | None = None
@@ -82,6 +83,7 @@ class ApiServer:
             SocketError, BusyError: one of them cannot be had.
         """
         make_room(self.path)
+        self._health = HealthService(self._serving)
         server = self._new_server()
         agent_pb2_grpc.add_NodeAgentServicer_to_server(self._service, server)
         names = (
@@ -95,13 +97,14 @@ class ApiServer:
         try:
             _listen(
                 server,
-                f"unix:{self.path}",
+                unix_target(self.path),
                 SocketError(f"{self.path}: cannot listen", hint="is the folder writable?"),
             )
         finally:
             os.umask(before)
         await server.start()
-        _restrict(self.path)
+        _give_to_group(self.path.parent)
+        _give_to_group(self.path, 0o660)
         self._identity = identity_of(self.path)
         if tcp_address:
             tcp = self._new_server()
@@ -121,16 +124,18 @@ class ApiServer:
         self._servers.append(server)
         return server
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file at our path is still the socket that we made; true before the start."""
+        return self._identity is None or identity_of(self.path) == self._identity
+
     async def stop(self) -> None:
-        """Stops listening and removes the socket if it is still ours."""
-        ours = self._identity is not None and identity_of(self.path) == self._identity
+        """Stops listening; the library removes the socket."""
+        self._identity = None
         self._health.close()
         for server in self._servers:
             await server.stop(_STOP_GRACE_SECONDS)
         self._servers.clear()
-        if ours:
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
 
 
 def _listen(server: grpc.aio.Server, address: str, error: AgentError) -> None:
@@ -140,8 +145,9 @@ def _listen(server: grpc.aio.Server, address: str, error: AgentError) -> None:
         raise error from cause
 
 
-def _restrict(path: Path) -> None:
-    """Root and our group only; just root where there is no such group, or we may not give it the socket."""
+def _give_to_group(path: Path, mode: int | None = None) -> None:
+    """Lets our group in, where there is one and we may; a socket stays root's alone otherwise."""
     with contextlib.suppress(KeyError, OSError):
-        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
-        os.chmod(path, 0o660)
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid, follow_symlinks=False)
+        if mode is not None:
+            os.chmod(path, mode)

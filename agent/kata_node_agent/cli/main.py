@@ -43,10 +43,6 @@ def main() -> NoReturn:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); nothing to say, nobody to say it to.
-        sys.stderr.close()
-        code = 0
     sys.exit(code)
 
 
@@ -62,6 +58,9 @@ def _run_group() -> int:
         return 2
     except click.Abort:
         return 130
+    except SystemExit:
+        # The library's way when the reader of our output has gone (`| head`). Its code is 1, which has a meaning here.
+        return 2
     return code if isinstance(code, int) else 0
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ DEFAULT_FILE = Path("/etc/kata-node-agent/config.toml")
 ENV_PREFIX = "KATA_NODE_AGENT_"
 # Variables with our prefix that are no settings.
 _ENV_OTHERS = {"KATA_NODE_AGENT_CONFIG"}
+# What Kubernetes puts into every container for a Service of our name.
+_KUBERNETES = re.compile(r"KATA_NODE_AGENT_(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
 _MAX_FILE_BYTES = 1024 * 1024
 
 
@@ -118,7 +122,7 @@ def keep_restart_only(present: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:
 
 def _files(file: Path | None) -> Iterator[Path]:
     main = DEFAULT_FILE if file is None else file
-    if file is not None or main.exists():
+    if file is not None or os.path.exists(main):
         yield main
     drop_ins = main.with_name(main.name + ".d")
     try:
@@ -135,7 +139,10 @@ def _files(file: Path | None) -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
+        # O_NONBLOCK: a FIFO at the path must not hang us.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ConfigError(f"{path}: not a regular file", hint="give the path of a TOML file")
             content = stream.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         hint = "give the path of a TOML file with --config, or leave --config out for the defaults"
@@ -146,7 +153,8 @@ def _read(path: Path) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOML's and UTF-8's errors are values' errors, as is a number of more digits than Python converts.
         raise ConfigError(
             f"{path}: not TOML: {error}", hint="`kata-node-agent config show` prints a valid file"
         ) from error
@@ -182,7 +190,7 @@ def _environment(environ: Mapping[str, str], fields: Mapping[str, object]) -> di
     by_name = {env_name(key): key for key in fields}
     found: dict[str, tuple[object, str]] = {}
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS:
+        if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS and not _KUBERNETES.fullmatch(name):
             if name not in by_name:
                 raise ConfigError(f"environment: unknown variable {name}", hint=_nearest(name, list(by_name)))
             found[by_name[name]] = (environ[name], f"environment {name}")
@@ -193,7 +201,7 @@ def _parse(key: str, field: dataclasses.Field[Any], value: object, origin: str) 
     try:
         return field.metadata["parse"](value)
     except AgentError as error:
-        hint = error.hint or f"{key}: {field.metadata['doc']}"
+        hint = error.hint or f"give a value that fits; {key} sets: {field.metadata['doc']}"
         raise ConfigError(f"{origin}: {key}: {error.message}", hint=hint) from error
 
 

@@ -16,6 +16,9 @@ from typing import Any
 from kata_node_agent.errors import ConfigError, QuantityError
 from kata_node_agent.quantity import parse_bytes
 
+# Below this a number was meant in another unit: Kata's own are MiB.
+_MIN_VM_BYTES = 1024 * 1024
+
 # Kubelet's gRPC client refuses messages above 4 MiB, and ListAndWatch always sends the whole list. A device takes 26 bytes
 # when all are unhealthy, the longer word: tag and length (2 bytes) before the device, its id and its health, an id like
 # kata-000000 (11) and "Unhealthy" (9).
@@ -34,7 +37,11 @@ class Mode(enum.StrEnum):
 
 
 def _refuse(raw: object, wanted: str) -> ConfigError:
-    shown = repr(raw)
+    try:
+        shown = repr(raw)
+    except ValueError:
+        # A number of more digits than Python converts.
+        shown = "a number of thousands of digits"
     return ConfigError(f"{shown if len(shown) <= 80 else shown[:80] + '…'} is not {wanted}")
 
 
@@ -143,7 +150,9 @@ def _resource(raw: object) -> str:
 def _address(raw: object) -> str:
     text = _text(raw)
     host, separator, port = text.rpartition(":")
-    if text and not (separator and host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+    if text and not (
+        separator and host and port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 2**16
+    ):
         raise _refuse(raw, "an address such as 127.0.0.1:9440 or [::1]:9440")
     return text
 
@@ -171,7 +180,7 @@ class DevicePluginConfig:
         "kubelet's device plugin folder (on the host; not below host_root)",
         live=False,
     )
-    max_slots: int = setting(1000, _integer(0, 10_000_000), "never advertise more VMs than this")
+    max_slots: int = setting(1000, _integer(0, 999_999), "never advertise more VMs than this")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +206,9 @@ class KubeletConfig:
 class SandboxConfig:
     """What one Kata VM costs the node."""
 
-    vm_memory: int = setting("2Gi", _bytes, "memory of a VM at boot (Kata's default_memory)")
+    vm_memory: int = setting(
+        "2Gi", _bytes, "memory of a VM at boot, with its unit (Kata's default_memory is in Mi)"
+    )
     host_overhead: int = setting("60Mi", _bytes, "VMM, virtiofsd and shim, without the VM's memory")
 
 
@@ -291,6 +302,11 @@ class Config:
         Raises:
             ConfigError: they cannot work together; the message names the key.
         """
+        if 0 < self.sandbox.vm_memory < _MIN_VM_BYTES:
+            raise ConfigError(
+                f"sandbox.vm_memory = {self.sandbox.vm_memory}: no VM boots with so few bytes",
+                hint="write the unit: Kata's default_memory = 2048 is 2048Mi here",
+            )
         if self.cost_of_one_bytes <= 0:
             raise ConfigError(
                 "sandbox.vm_memory and sandbox.host_overhead are both 0",

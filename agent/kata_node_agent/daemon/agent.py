@@ -11,29 +11,28 @@ import contextlib
 import logging
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.config.load import Loaded, keep_restart_only
 from kata_node_agent.config.schema import Config, Mode
 from kata_node_agent.daemon import logs
 from kata_node_agent.daemon.alive import NodeWatch
+from kata_node_agent.daemon.claims import Claims
 from kata_node_agent.daemon.features import FeaturePublisher
 from kata_node_agent.daemon.history import History
-from kata_node_agent.daemon.lock import Lock
 from kata_node_agent.daemon.node import Problem, plan
 from kata_node_agent.daemon.notify import Notifier
+from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.status import build_status, status_line
-from kata_node_agent.errors import AgentError, HostError, SocketError, describe_os_error
+from kata_node_agent.daemon.threads import in_thread
+from kata_node_agent.errors import AgentError
 from kata_node_agent.kubelet.devices import DeviceTable, Holdings
-from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_prefix
-from kata_node_agent.kubelet.podresources import held_devices
-from kata_node_agent.kubelet.registrar import Registrar
+from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.kubelet.service import DevicePluginService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from kata_node_agent.pb import agent_pb2
     from kata_node_agent.publish.metrics import MetricsServer
@@ -43,8 +42,8 @@ log = logging.getLogger(__name__)
 # Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
 PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 7.0
-_POD_RESOURCES_INTERVAL_SECONDS = 15.0
-_FOLDER_POLL_SECONDS = 0.1
+# Kubelet kills running pods whose plugin is about 1.3 s late.
+_FIRST_LOOK_SECONDS = 1.0
 _REPLAN_SECONDS = 0.05
 _SCRAPE_TIMEOUT_SECONDS = 2.0
 
@@ -69,14 +68,17 @@ class Agent:
         self._table = DeviceTable()
         self._holdings = Holdings()
         device_plugin = self.config.device_plugin
-        self._run_lock = Lock(self.config.run_dir / "lock", f"the run directory {self.config.run_dir}")
-        self._plugin_lock = Lock(
-            device_plugin.directory / f".{socket_prefix(device_plugin.resource)}lock",
-            f"the resource {device_plugin.resource} in {device_plugin.directory}",
-        )
+        self._claims = Claims(self.config)
         self._registrar = Registrar(
-            device_plugin.directory, device_plugin.resource, self._new_service, self._kubelet_changed
+            device_plugin.directory,
+            device_plugin.resource,
+            self._new_service,
+            on_change=self._kubelet_changed,
+            claim=self._claims.renew_resource,
         )
+        self._pods = PodWatch(lambda: self.config, self._holdings, self._registrar, self._replan)
+        self._kubelet_state = ""
+        self._running = False
         self._api = ApiServer(self.config.run_dir, self.status, self.serving)
 
     @property
@@ -99,24 +101,29 @@ class Agent:
             loop.add_signal_handler(number, action)
         metrics: MetricsServer | None = None
         try:
-            self._take_locks()
-            await asyncio.gather(self._node.look(), self._ask_pod_resources())
+            self._claims.check()
+            self._claims.take()
+            await self._first_look()
             self._replan()
             await self._api.start(self.config.health.tcp_address)
             metrics = self._serve_metrics()
+            self._running = True
             log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
             await self._run_tasks()
-        except* AgentError as group:
-            raise _first(group) from None
+        except BaseExceptionGroup as group:
+            # Not `except*`: before Python 3.11.4 what is raised in it comes out as a group again.
+            ours, others = group.split(AgentError)
+            if ours is None or others is not None:
+                raise
+            raise _first(ours) from None
         finally:
             self._notifier.stopping()
             await self._api.stop()
             if metrics is not None:
-                await asyncio.to_thread(metrics.stop)
-            self._plugin_lock.release()
-            self._run_lock.release()
-            self._node.close()
-            log.info("stopped")
+                await in_thread(metrics.stop)
+            self._claims.release()
+            if self._running:
+                log.info("stopped")
 
     def stop(self) -> None:
         """Begins the end."""
@@ -129,9 +136,8 @@ class Agent:
             loaded, waiting = keep_restart_only(self._loaded, self._reload())
         except AgentError as error:
             log.error("not reloaded, the configuration in force stays", extra={"why": str(error)})
-            self._reload_problem = Problem(
-                "ReloadFailed", error.message, error.hint or "mend it and reload again"
-            )
+            remedy = error.hint or "mend it and reload again"
+            self._reload_problem = Problem("ReloadFailed", error.message, remedy)
         else:
             self._loaded, self._reload_problem = loaded, None
             logs.set_up(loaded.config.log_level)
@@ -139,11 +145,11 @@ class Agent:
             if waiting:
                 text = ", ".join(waiting)
                 log.warning("changed settings take effect at a restart only", extra={"settings": text})
-                self._reload_problem = Problem(
-                    "RestartNeeded", f"changed but not in force: {text}", "restart the agent"
-                )
+                what = f"changed but not in force: {text}"
+                self._reload_problem = Problem("RestartNeeded", what, "restart the agent")
             self._node.look_soon()
-        self._notifier.ready()
+        if self._running:
+            self._notifier.ready()
 
     def _serve_metrics(self) -> MetricsServer | None:
         address = self.config.metrics.tcp_address
@@ -172,7 +178,7 @@ class Agent:
                     self._node.watch_kernel,
                     self._features.run,
                     self._probe_endpoint,
-                    self._follow_pods,
+                    self._pods.run,
                     self._feed_watchdog,
                 )
             ]
@@ -182,23 +188,24 @@ class Agent:
             for task in tasks:
                 task.cancel()
 
-    def _take_locks(self) -> None:
-        _make_folder(self.config.run_dir)
-        self._run_lock.acquire()
-        if self.config.device_plugin.directory.is_dir():
-            self._plugin_lock.acquire()
+    async def _first_look(self) -> None:
+        """Looks before kubelet sees us, so that the first list is true; but kubelet does not wait for a stuck look."""
+        looking: asyncio.Future[Any] = asyncio.gather(
+            self._node.look(), self._pods.ask(timeout_seconds=_FIRST_LOOK_SECONDS / 2)
+        )
+        stopped: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
+        await asyncio.wait(
+            [looking, stopped], timeout=_FIRST_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        stopped.cancel()
+        if looking.done():
+            looking.result()
+        else:
+            looking.cancel()
+            self._node.look_soon()
 
     async def _talk_to_kubelet(self) -> None:
-        device_plugin = self.config.device_plugin
-        if not self._plugin_lock.held:
-            log.info(
-                "waiting for kubelet's device plugin folder", extra={"path": str(device_plugin.directory)}
-            )
-            while not device_plugin.directory.is_dir():  # noqa: ASYNC110 - the system has no event to wait for
-                await asyncio.sleep(_FOLDER_POLL_SECONDS)
-            self._plugin_lock.acquire()
-        if removed := remove_stale_sockets(device_plugin.directory, device_plugin.resource):
-            log.info("removed sockets that a dead agent left", extra={"count": len(removed)})
+        await self._claims.wait_for_resource()
         await self._registrar.run()
 
     def _new_service(self) -> DevicePluginService:
@@ -215,8 +222,6 @@ class Agent:
         if self._replanning is not None:
             self._replanning.cancel()
             self._replanning = None
-        if self._node.view is None:
-            return
         new = plan(self._node.view, self.config, self._holdings.indices)
         if self._table.update(new):
             log.info(
@@ -237,31 +242,31 @@ class Agent:
         self._tell_systemd()
 
     def _kubelet_changed(self) -> None:
+        status = self._registrar.status
+        state = "registered" if status.state is State.REGISTERED else "not registered"
+        if status.last_error:
+            state += f": {status.last_error}"
+        if state != self._kubelet_state and (status.registrations or status.last_error):
+            self._kubelet_state = state
+            self._history.record("kubelet", state)
         self._probe_now.set()
         self._tell_systemd()
 
     async def _probe_endpoint(self) -> None:
         while True:
             await self._registrar.probe()
+            if not self._api.in_place:
+                await self._serve_again()
             await _wait(self._probe_now, _PROBE_INTERVAL_SECONDS)
 
-    async def _follow_pods(self) -> None:
-        while True:
-            await asyncio.sleep(_POD_RESOURCES_INTERVAL_SECONDS)
-            if self._registrar.stream_open and await self._ask_pod_resources():
-                self._replan()
-
-    async def _ask_pod_resources(self) -> bool:
-        """Corrects what is in use by kubelet's own word; returns whether it changed."""
-        socket = self.config.kubelet.pod_resources_socket
-        if not socket.exists():
-            return False
+    async def _serve_again(self) -> None:
+        log.warning("our socket was removed, serving anew", extra={"socket": str(self._api.path)})
+        await self._api.stop()
         try:
-            held = await held_devices(socket, self.config.device_plugin.resource)
-        except HostError as error:
-            log.debug("pod resources not read", extra={"why": error.message})
-            return False
-        return self._holdings.reconcile(held, time.monotonic(), self._registrar.connected_since)
+            self._claims.take_run_dir()
+            await self._api.start(self.config.health.tcp_address)
+        except AgentError as error:
+            log.error("cannot serve", extra={"why": str(error)})
 
     async def _feed_watchdog(self) -> None:
         if (interval := self._notifier.watchdog_seconds) is None:
@@ -313,16 +318,6 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await event.wait()
     event.clear()
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SocketError(
-            f"{path}: {describe_os_error(error)}",
-            hint="run as root, or choose a folder of yours with --run-dir",
-        ) from error
 
 
 def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:

@@ -11,13 +11,14 @@ import contextlib
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.daemon.node import NodeView, look, verdict_line
 from kata_node_agent.daemon.steady import HOLD_SECONDS, Steady
+from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.errors import describe_os_error
+from kata_node_agent.host import native
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.host.uevents import kernel_events
 from kata_node_agent.host.watch import FolderWatch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.config.schema import Config
     from kata_node_agent.daemon.history import History
+    from kata_node_agent.host.cpuid import Leaves
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _GATHER_SECONDS = 0.05
 _DEV_POLL_SECONDS = 1.0
 # After registration, which must not wait for the library of the events.
 _EVENTS_AFTER_SECONDS = 1.0
-_EVENTS_RETRY_SECONDS = 60.0
+_EVENTS_RETRY_SECONDS = 5.0
 
 
 class NodeWatch:
@@ -53,7 +55,8 @@ class NodeWatch:
         self._config = config
         self._history = history
         self._on_view = on_view
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")
+        self._looking: asyncio.Task[NodeView] | None = None
+        self._cpuid: dict[int, Leaves] = {}
         self._steady = Steady()
         self._hint = asyncio.Event()
         self.view: NodeView | None = None
@@ -72,10 +75,6 @@ class NodeWatch:
         """A hint."""
         self._hint.set()
 
-    def close(self) -> None:
-        """Lets go of the thread; one that is stuck in the kernel ends with the process."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
     async def run(self) -> None:
         """Looks again and again, until cancelled."""
         while True:
@@ -91,16 +90,25 @@ class NodeWatch:
 
     async def look(self) -> None:
         """One look, off the event loop. What a look that is stuck knew before stays; `fresh` tells that it is old."""
-        loop = asyncio.get_running_loop()
+        if self._looking is None or self._looking.done():
+            known = self.view.kubelet if self.view is not None else None
+            self._looking = asyncio.create_task(in_thread(look, self._config(), known, self._read_cpuid))
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
-                seen = await loop.run_in_executor(self._executor, look, self._config())
+                # Shielded: one that is stuck is waited for again, never doubled.
+                seen = await asyncio.shield(self._looking)
         except TimeoutError:
             log.error("the node's checks do not return", extra={"seconds": LOOK_TIMEOUT_SECONDS})
             return
         self.looked_at = time.monotonic()
         self._take(seen)
         self._on_view()
+
+    def _read_cpuid(self, cpu: int) -> Leaves:
+        """CPUID of a CPU, read once: it does not change, and reading moves a thread there, also to an isolated CPU."""
+        if cpu not in self._cpuid:
+            self._cpuid[cpu] = native.read_cpuid(cpu)
+        return self._cpuid[cpu]
 
     def _take(self, seen: NodeView) -> None:
         before = self.view
@@ -115,7 +123,8 @@ class NodeWatch:
             self._history.record("verdict", line)
         for problem in seen.problems:
             if before is None or problem not in before.problems:
-                log.warning(problem.message, extra={"reason": problem.reason, "remedy": problem.remedy})
+                extra = {"reason": problem.reason, "what": problem.message, "remedy": problem.remedy}
+                log.warning("problem", extra=extra)
 
     async def watch_devices(self) -> None:
         """Hints when /dev/kvm appears, goes, or becomes another one."""
@@ -144,9 +153,13 @@ class NodeWatch:
                             "kernel event",
                             extra={"action": event.action, "of": f"{event.subsystem}/{event.name}"},
                         )
+                        if event.subsystem == "cpu":
+                            # Microcode may be loaded when a CPU comes back.
+                            self._cpuid.clear()
                         self.look_soon()
-            except OSError as error:
-                log.info("no kernel events", extra={"why": describe_os_error(error)})
+            except Exception as error:  # noqa: BLE001 - trouble of a library with an event is none of the agent's
+                why = describe_os_error(error) if isinstance(error, OSError) else repr(error)
+                log.info("no kernel events", extra={"why": why})
             # What was missed meanwhile is not told.
             self.look_soon()
             await asyncio.sleep(_EVENTS_RETRY_SECONDS)

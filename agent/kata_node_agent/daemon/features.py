@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from kata_node_agent.daemon.node import Problem
+from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.publish.nfd import FeatureFile, Outcome
@@ -46,7 +47,7 @@ class FeaturePublisher:
             # A view that nobody renews any more must lapse at NFD too.
             if nfd.publish and view is not None and self._node.fresh:
                 file = FeatureFile(HostRoot(self._config().host_root).resolve(nfd.features_dir) / FILE_NAME)
-                self._tell(await asyncio.to_thread(_publish, file, view.features, nfd.expiry_seconds))
+                self._tell(await in_thread(_publish, file, view.features, nfd.expiry_seconds))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(nfd.expiry_seconds / 6):
                     await self._now.wait()

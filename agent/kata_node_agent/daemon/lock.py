@@ -60,6 +60,21 @@ class Lock:
             os.write(descriptor, f"pid {os.getpid()}\n".encode())
         self._descriptor = descriptor
 
+    def renew(self) -> None:
+        """Makes sure that what we hold is still the file at the path: others may have removed it, and the folder.
+
+        Raises:
+            BusyError, SocketError: as `acquire`.
+        """
+        if self._descriptor is not None:
+            held = os.fstat(self._descriptor)
+            with contextlib.suppress(OSError):
+                there = os.stat(self.path)
+                if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+                    return
+        self.release()
+        self.acquire()
+
     def release(self) -> None:
         """Gives the lock back; nothing if it is not held."""
         if self._descriptor is not None:

@@ -24,7 +24,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; control characters in foreign texts are escaped, so that no value can forge a line."""
-        parts = [record.getMessage()]
+        parts = [_escaped(record.getMessage())]
         parts += [f"{key}={_quoted(value)}" for key, value in record.__dict__.items() if key not in _OWN]
         line = " ".join(parts)
         if record.exc_info:
@@ -39,10 +39,11 @@ def _quoted(value: object) -> str:
     text = str(value)
     if text and text.isprintable() and not set(text) & set(' "='):
         return text
-    escaped = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.replace("\\", "\\\\")
-    )
-    return '"' + escaped.replace('"', '\\"') + '"'
+    return '"' + _escaped(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def under_journal(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:

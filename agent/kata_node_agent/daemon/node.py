@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kata_node_agent.capacity.allocatable import MemoryBudget, eviction_threshold_bytes
 from kata_node_agent.capacity.devices import DevicePlan, Limit, plan_devices
 from kata_node_agent.eligibility import Verdict, evaluate
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.facts import collect
-from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.host.root import HostRoot
-from kata_node_agent.nodeconfig.kubelet import read_kubelet_settings
+from kata_node_agent.nodeconfig.memory import read_budget
 from kata_node_agent.publish.nfd import node_features
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from kata_node_agent.capacity.allocatable import MemoryBudget
     from kata_node_agent.config.schema import Config
+    from kata_node_agent.host.facts import CpuidReader
+    from kata_node_agent.nodeconfig.kubelet import KubeletSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,23 @@ class NodeView:
         budget: its memory; ``None`` where it could not be read.
         problems: what is wrong with the node or with what we read of it.
         features: what NFD is to read, without its expiry.
+        kubelet: the last good settings of kubelet.
     """
 
     verdict: Verdict
     budget: MemoryBudget | None
     problems: tuple[Problem, ...]
     features: str = ""
+    kubelet: KubeletSettings | None = None
 
 
-def look(config: Config) -> NodeView:
+def look(config: Config, known: KubeletSettings | None = None, cpuid: CpuidReader | None = None) -> NodeView:
     """Reads and judges the node. Takes milliseconds; bounded to seconds when a guest loops.
+
+    Args:
+        config: the configuration in force.
+        known: kubelet's settings as an earlier look found them; see `read_budget`.
+        cpuid: reads CPUID of a CPU; the processor itself unless given.
 
     Raises:
         ConfigError: the configuration names a profile or check that does not exist.
@@ -56,13 +64,20 @@ def look(config: Config) -> NodeView:
     root = HostRoot(config.host_root)
     problems: list[Problem] = []
     budget: MemoryBudget | None = None
+    settings = known
     try:
-        budget = _budget(config, root, problems)
+        budget, settings = read_budget(root, config.kubelet, known)
+        if settings.problem:
+            what = "what was read before stays" if known else "kubelet's defaults are used instead"
+            remedy = f"{what}; mend the file, or name another in kubelet.config_file"
+            problems.append(Problem("KubeletConfigurationInvalid", settings.problem, remedy))
     except AgentError as error:
         problems.append(
             Problem("MemoryUnreadable", error.message, error.hint or "see whether host_root is right")
         )
-    facts = replace(collect(root), allocatable_bytes=budget.allocatable_bytes if budget else None)
+    facts = replace(
+        collect(root, cpuid=cpuid), allocatable_bytes=budget.allocatable_bytes if budget else None
+    )
     eligibility = config.eligibility
     verdict = evaluate(
         facts,
@@ -71,29 +86,8 @@ def look(config: Config) -> NodeView:
         waive=eligibility.waive,
     )
     features = node_features(verdict, facts, label=config.nfd.label)
-    return NodeView(verdict, budget, tuple(problems), features.body)
-
-
-def _budget(config: Config, root: HostRoot, problems: list[Problem]) -> MemoryBudget:
-    memory = read_meminfo(root)
-    settings = read_kubelet_settings(root, config.kubelet.config_file)
-    if settings.problem:
-        remedy = "kubelet's defaults are used instead; make the file readable, or set kubelet.config_file"
-        problems.append(Problem("KubeletConfigurationInvalid", settings.problem, remedy))
-    ours = config.kubelet
-    return MemoryBudget(
-        capacity_bytes=memory.total_bytes,
-        system_reserved_bytes=settings.system_reserved_bytes
-        if ours.system_reserved_memory is None
-        else ours.system_reserved_memory,
-        kube_reserved_bytes=settings.kube_reserved_bytes
-        if ours.kube_reserved_memory is None
-        else ours.kube_reserved_memory,
-        eviction_hard_bytes=eviction_threshold_bytes(
-            ours.eviction_hard_memory or settings.eviction_hard_memory, memory.total_bytes
-        ),
-        hugepages_bytes=memory.hugepages_bytes,
-    )
+    good = settings if settings is not None and not settings.problem else known
+    return NodeView(verdict, budget, tuple(problems), features.body, good)
 
 
 def verdict_line(verdict: Verdict) -> str:
@@ -108,8 +102,11 @@ def verdict_line(verdict: Verdict) -> str:
     return f"{word}: {blocking[0].id}: {blocking[0].message}{more}"
 
 
-def plan(view: NodeView, config: Config, in_use: Collection[int]) -> DevicePlan:
+def plan(view: NodeView | None, config: Config, in_use: Collection[int]) -> DevicePlan:
     """The devices that follow from a look and from what pods hold."""
+    if view is None:
+        limit = Limit("starting", "the node is being checked")
+        return DevicePlan(total=0, in_use=frozenset(in_use), free=0, limit=limit)
     blocked: Limit | None = None
     if view.verdict.verdict != "eligible":
         blocked = Limit("eligibility", verdict_line(view.verdict))

@@ -6,11 +6,12 @@ import gc
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.config.load import load
 from kata_node_agent.daemon import logs
 from kata_node_agent.eligibility import check_policy
+from kata_node_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +29,19 @@ def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
     """
     loaded = load(config_file, flags=flags)
     policy = loaded.config.eligibility
-    check_policy(
-        profile=None if policy.profile == "auto" else policy.profile,
-        require=policy.require,
-        waive=policy.waive,
-    )
+    profile = None if policy.profile == "auto" else policy.profile
+    parts: dict[str, dict[str, Any]] = {
+        "profile": {"profile": profile},
+        "require": {"profile": None, "require": policy.require},
+        "waive": {"profile": None, "waive": policy.waive},
+    }
+    for key, names in parts.items():
+        try:
+            check_policy(**names)
+        except ConfigError as error:
+            where = f"{loaded.origins[f'eligibility.{key}']}: eligibility.{key}"
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+    check_policy(profile=profile, require=policy.require, waive=policy.waive)
     return loaded
 
 

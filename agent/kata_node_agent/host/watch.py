@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import struct
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import describe_os_error
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+# struct inotify_event, and the bits that end a watch. Source: inotify(7).
+_EVENT = struct.Struct("iIII")
+_GONE = 0x00000400 | 0x00000800 | 0x00008000  # IN_DELETE_SELF, IN_MOVE_SELF, IN_IGNORED
 POLL_WITH_INOTIFY_SECONDS = 5.0
 
 
@@ -85,8 +89,14 @@ class FolderWatch:
         self._woken.set()
 
     def _drain(self, descriptor: int) -> None:
-        # Which names changed does not matter, the waiter looks at all it knows; only the queue must be emptied.
+        # Which names changed does not matter, the waiter looks at all it knows; only the queue must be emptied. But a
+        # folder that is gone takes its watch along, also when one with the same inode number follows.
         with contextlib.suppress(BlockingIOError):
-            while os.read(descriptor, 1 << 16):
-                pass
+            while events := os.read(descriptor, 1 << 16):
+                offset = 0
+                while offset + _EVENT.size <= len(events):
+                    _, mask, _, name_bytes = _EVENT.unpack_from(events, offset)
+                    if mask & _GONE:
+                        self._watched = None
+                    offset += _EVENT.size + name_bytes
         self._woken.set()

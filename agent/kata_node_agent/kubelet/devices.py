@@ -80,6 +80,7 @@ class DeviceTable:
         self.listed: frozenset[int] = frozenset()
         self.generation = 0
         self._changed = asyncio.Event()
+        self._message: pb.ListAndWatchResponse | None = None
 
     def update(self, plan: DevicePlan) -> bool:
         """Puts a plan in force; returns whether kubelet is to see a change."""
@@ -88,6 +89,7 @@ class DeviceTable:
         self.plan = plan
         if changed:
             self.healthy, self.listed = healthy, listed
+            self._message = None
             self.wake()
         return changed
 
@@ -104,7 +106,12 @@ class DeviceTable:
         return self.generation
 
     def message(self) -> pb.ListAndWatchResponse:
-        """The whole list, in the order of the ids."""
+        """The whole list, in the order of the ids. Made once for each change: 100,000 take a quarter of a second."""
+        if self._message is None:
+            self._message = self._make_message()
+        return self._message
+
+    def _make_message(self) -> pb.ListAndWatchResponse:
         return pb.ListAndWatchResponse(
             devices=[
                 pb.Device(ID=device_id(index), health=HEALTHY if index in self.healthy else UNHEALTHY)

@@ -17,7 +17,13 @@ import grpc
 
 from kata_node_agent.errors import SocketError, describe_os_error
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
-from kata_node_agent.sockets import FileIdentity, check_socket_path, identity_of, refuses_connections
+from kata_node_agent.sockets import (
+    FRESH_CONNECTION,
+    check_socket_path,
+    identity_of,
+    refuses_connections,
+    unix_target,
+)
 
 if TYPE_CHECKING:
     from kata_node_agent.kubelet.service import DevicePluginService
@@ -32,6 +38,11 @@ _SETTLING_SECONDS = 10.0
 def socket_prefix(resource: str) -> str:
     """How the names of this resource's sockets begin: two agents for two resources may share the folder."""
     return resource.replace("/", "_") + "-"
+
+
+def socket_name_bytes(resource: str) -> int:
+    """How long the name of a socket of this resource is."""
+    return len(socket_prefix(resource)) + 8 + len(".sock")
 
 
 def remove_stale_sockets(directory: Path, resource: str) -> list[str]:
@@ -63,7 +74,7 @@ class Endpoint:
         self.service = service
         self._server: grpc.aio.Server | None = None
         self._started_at = float("inf")
-        self._identity: FileIdentity | None = None
+        self._inode: tuple[int, int] | None = None
 
     async def start(self) -> Self:
         """Serves.
@@ -76,7 +87,7 @@ class Endpoint:
         server = grpc.aio.server(options=options)
         deviceplugin_pb2_grpc.add_DevicePluginServicer_to_server(self.service, server)
         try:
-            server.add_insecure_port(f"unix:{self.path}")
+            server.add_insecure_port(unix_target(self.path))
         except RuntimeError as error:
             raise SocketError(
                 f"{self.path}: cannot listen: {_why_not_writable(self.path.parent)}",
@@ -84,7 +95,7 @@ class Endpoint:
             ) from error
         await server.start()
         self._server = server
-        self._identity = identity_of(self.path)
+        self._inode = self._inode_now()
         self._started_at = time.monotonic()
         return self
 
@@ -96,11 +107,16 @@ class Endpoint:
     @property
     def in_place(self) -> bool:
         """Whether the file at our path is still the socket that we made."""
-        return self._identity is not None and identity_of(self.path) == self._identity
+        return self._inode is not None and self._inode_now() == self._inode
+
+    def _inode_now(self) -> tuple[int, int] | None:
+        # Nobody else uses our name, so an inode number is not reused under it; a chmod does not make it another socket.
+        identity = identity_of(self.path)
+        return None if identity is None else (identity.device, identity.inode)
 
     async def answers(self) -> bool:
         """Whether a call over our own socket is answered: what kubelet would find if it dialed now."""
-        async with grpc.aio.insecure_channel(f"unix:{self.path}") as channel:
+        async with grpc.aio.insecure_channel(unix_target(self.path), options=FRESH_CONNECTION) as channel:
             stub = deviceplugin_pb2_grpc.DevicePluginStub(channel)
             try:
                 await stub.GetDevicePluginOptions(deviceplugin_pb2.Empty(), timeout=_PROBE_TIMEOUT_SECONDS)

@@ -22,7 +22,7 @@ from kata_node_agent.errors import AgentError
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet.endpoint import Endpoint
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
-from kata_node_agent.sockets import FileIdentity, identity_of
+from kata_node_agent.sockets import FRESH_CONNECTION, FileIdentity, identity_of, unix_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,11 +89,13 @@ class Registrar:
         resource: str,
         make_service: Callable[[], DevicePluginService],
         on_change: Callable[[], None] = lambda: None,
+        claim: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._resource = resource
         self._make_service = make_service
         self._on_change = on_change
+        self._claim = claim
         self._watch = FolderWatch(directory)
         self._kubelet: FileIdentity | None = None
         self._streams_task: asyncio.Task[None] | None = None
@@ -120,7 +122,9 @@ class Registrar:
             while True:
                 seen = identity_of(self.socket_path)
                 if seen is None:
-                    self._set_state(State.NO_KUBELET if self._directory.is_dir() else State.NO_DIRECTORY)
+                    self._set_state(
+                        State.NO_KUBELET if os.path.isdir(self._directory) else State.NO_DIRECTORY
+                    )
                     backoff.reset()
                     await self._watch.wait()
                     continue
@@ -155,6 +159,7 @@ class Registrar:
         self._set_state(State.REGISTERING)
         self._kubelet = seen
         try:
+            self._claim()
             endpoint = await self._ready_endpoint()
             request = deviceplugin_pb2.RegisterRequest(
                 version=API_VERSION,
@@ -163,7 +168,9 @@ class Registrar:
                 options=deviceplugin_pb2.DevicePluginOptions(get_preferred_allocation_available=True),
             )
             # A channel of its own for each attempt: a shared one would keep its own pauses after a refusal.
-            async with grpc.aio.insecure_channel(f"unix:{self.socket_path}") as channel:
+            async with grpc.aio.insecure_channel(
+                unix_target(self.socket_path), options=FRESH_CONNECTION
+            ) as channel:
                 stub = deviceplugin_pb2_grpc.RegistrationStub(channel)
                 await stub.Register(request, timeout=_REGISTER_TIMEOUT_SECONDS)
         except AgentError as error:
@@ -205,10 +212,11 @@ class Registrar:
             self._streams_task.cancel()
             self._streams_task = None
         if endpoint is not None:
-            await endpoint.service.end_streams()
+            # First the task, so that a cancellation here loses nothing.
             task = asyncio.create_task(endpoint.stop())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+            await endpoint.service.end_streams()
 
     async def _stay_registered(self) -> float:
         """Returns when one of the signs says that we are not registered any more; how many seconds it held."""

@@ -86,6 +86,7 @@ class DevicePluginService:
         """The whole list at once, then the whole list at every change."""
         self._count_stream(+1)
         closing = asyncio.create_task(self._closing.wait())
+        changed: asyncio.Task[int] | None = None
         try:
             while not self._closing.is_set():
                 generation = self._table.generation
@@ -94,7 +95,10 @@ class DevicePluginService:
                 await asyncio.wait({changed, closing}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
         finally:
+            # Also when kubelet drops the stream while we wait: an idle table would never end the task.
             closing.cancel()
+            if changed is not None:
+                changed.cancel()
             self._count_stream(-1)
 
     def _count_stream(self, by: int) -> None:

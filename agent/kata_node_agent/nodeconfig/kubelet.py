@@ -23,6 +23,8 @@ USUAL_FILES = (Path("/etc/kubernetes/kubelet.conf"), Path("/var/lib/kubelet/conf
 # Kubelet's default for evictionHard. Source: Kubernetes documentation, "Node-pressure Eviction".
 DEFAULT_EVICTION_HARD_MEMORY = "100Mi"
 _MAX_FILE_BYTES = 1024 * 1024
+# KubeletConfiguration is a handful of levels deep.
+_MAX_DEPTH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,21 @@ def read_kubelet_settings(root: HostRoot, file: Path | None = None) -> KubeletSe
 
     Never raises for what the file contains or that it cannot be read: see `KubeletSettings.problem`.
     """
+    problem = ""
     for path in USUAL_FILES if file is None else (file,):
         try:
-            return parse_kubelet_settings(root.read_bytes(path, _MAX_FILE_BYTES), str(path))
+            content = root.read_bytes(path, _MAX_FILE_BYTES)
         except HostError as error:
-            if file is None and isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                continue
-            return KubeletSettings(problem=error.message)
+            if file is not None or not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                problem = problem or error.message
+            continue
+        try:
+            return parse_kubelet_settings(content, str(path))
         except AgentError as error:
-            return KubeletSettings(problem=f"{root.resolve(path)}: {error.message}")
-    return KubeletSettings()
+            # With kubeadm, kubelet's credentials have the name that its settings have on RHCOS.
+            if file is not None or error.reason != "Kubeconfig":
+                problem = problem or f"{root.resolve(path)}: {error.message}"
+    return KubeletSettings(problem=problem)
 
 
 def parse_kubelet_settings(content: bytes, origin: str) -> KubeletSettings:
@@ -70,11 +77,13 @@ def parse_kubelet_settings(content: bytes, origin: str) -> KubeletSettings:
     """
     document = _parse_document(content)
     if not isinstance(document, dict) or document.get("kind") != "KubeletConfiguration":
-        raise HostError("not a KubeletConfiguration", reason="KubeletConfigurationInvalid")
+        other = isinstance(document, dict) and document.get("kind") == "Config"
+        reason = "Kubeconfig" if other else "KubeletConfigurationInvalid"
+        raise HostError("not a KubeletConfiguration", reason=reason)
     hard = _mapping(document, "evictionHard")
     # A map that is set replaces kubelet's whole default: without memory.available in it there is no threshold.
     threshold = DEFAULT_EVICTION_HARD_MEMORY if not hard else hard.get("memory.available", "")
-    if hard and not threshold and document.get("mergeDefaultEvictionSettings") is True:
+    if hard and not threshold and document.get("mergeDefaultEvictionSettings") in (True, "true"):
         threshold = DEFAULT_EVICTION_HARD_MEMORY
     if threshold.endswith("%"):
         parse_percentage(threshold)
@@ -97,11 +106,19 @@ def _parse_document(content: bytes) -> object:
         pass
     import yaml
 
+    # Base loaders leave every scalar a text: no tag of a hostile file runs a constructor, `<<` merges nothing. The one in
+    # C is not in every build of the library.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        # Both are safe loaders; the one in C is not in every build of the library.
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        # The C loader recurses without a bound when it composes nodes, and would end the process; events do not.
+        depth = 0
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise HostError(f"nested deeper than {_MAX_DEPTH}", reason="KubeletConfigurationInvalid")
+        return yaml.load(text, Loader=loader)  # noqa: S506 - see above
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        line = str(error).replace("\n", " ")
+        line = " ".join(str(error).split())
         raise HostError(f"neither YAML nor JSON: {line}", reason="KubeletConfigurationInvalid") from error
 
 
