@@ -1,4 +1,5 @@
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,10 @@ def test_config_file_may_be_named_in_the_environment(file: Path) -> None:
         ("[health]\ntcp_address = ':80x'", ["not an address"]),
         ("[eligibility]\nrequire = [1]", ["is not a list of names"]),
         ("mode = ", ["not TOML"]),
+        ("log_level = " + "9" * 5000, ["not TOML"]),
+        ("log_level = 0x" + "f" * 5000, ["log_level", "thousands of digits"]),
+        ("[health]\ntcp_address = '127.0.0.1:" + "9" * 5000 + "'", ["not an address"]),
+        ("[sandbox]\nvm_memory = 2048", ["sandbox.vm_memory = 2048", "2048Mi"]),
         ("\x00", ["not TOML"]),
     ],
 )
@@ -139,3 +144,22 @@ def test_any_bytes_in_the_file_are_a_configuration_or_a_typed_error(content: byt
         path.write_bytes(content)
         with contextlib.suppress(AgentError):
             load(path, environ={})
+
+
+def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.toml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load(tmp_path / "c.toml", environ={})
+
+
+def test_what_kubernetes_puts_into_a_container_is_no_setting(file: Path) -> None:
+    environ = dict.fromkeys(
+        [
+            "KATA_NODE_AGENT_SERVICE_HOST",
+            "KATA_NODE_AGENT_SERVICE_PORT_GRPC",
+            "KATA_NODE_AGENT_PORT",
+            "KATA_NODE_AGENT_PORT_80_TCP_ADDR",
+        ],
+        "tcp://10.0.0.1:80",
+    )
+    assert load(file, environ=environ).origins["mode"] == "default"

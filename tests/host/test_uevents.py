@@ -60,3 +60,18 @@ def test_events_of_the_real_kernel_arrive() -> None:
         asking.cancel()
 
     asyncio.run(main())
+
+
+@pytest.mark.host
+def test_only_the_module_that_is_needed_is_loaded() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from kata_node_agent.host import uevents; uevents._load();"
+        "print(sum(name.startswith('pyroute2.') for name in sys.modules), 'pyroute2.ndb' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, ndb = done.stdout.split()
+    assert ndb == "False"
+    assert int(count) < 60

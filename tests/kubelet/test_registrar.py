@@ -200,3 +200,39 @@ def test_endpoint_says_why_it_cannot_listen(short_dir: Path) -> None:
             await Endpoint(short_dir / "none", RESOURCE, plugin.service()).start()
 
     asyncio.run(main())
+
+
+def test_no_task_is_left_for_each_restart_of_kubelet(short_dir: Path) -> None:
+    async def main() -> None:
+        async with plugin_and_kubelet(short_dir) as (plugin, kubelet):
+            for count in range(15):
+                await kubelet.restart()
+                await kubelet.wait_for_registrations(count + 2)
+                await until(lambda: plugin.registrar.stream_open)
+            await asyncio.sleep(0.2)
+            waiting = [task for task in asyncio.all_tasks() if "wait_beyond" in repr(task.get_coro())]
+            assert len(waiting) <= 2
+
+    asyncio.run(main())
+
+
+def test_a_folder_made_anew_is_watched_anew_whatever_its_inode(short_dir: Path) -> None:
+    async def main() -> None:
+        folder = short_dir / "dp"
+        folder.mkdir()
+        watch = FolderWatch(folder)
+        await watch.wait(0.01)
+        if watch.uses_inotify:
+            for _ in range(5):
+                folder.rmdir()
+                folder.mkdir()
+                await watch.wait(1)
+                await watch.wait(0.05)
+                (folder / "x").touch()
+                began = time.monotonic()
+                await watch.wait(3)
+                assert time.monotonic() - began < 1
+                (folder / "x").unlink()
+        watch.close()
+
+    asyncio.run(main())

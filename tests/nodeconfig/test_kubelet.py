@@ -91,3 +91,15 @@ def test_garbage_falls_back_to_defaults_and_says_so(tmp_path: Path, content: str
 def test_any_bytes_are_settings_or_a_typed_error(content: bytes) -> None:
     with contextlib.suppress(AgentError):
         parse_kubelet_settings(content, "x")
+
+
+def test_kubeadms_credentials_in_the_first_place_are_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "etc/kubernetes/kubelet.conf", "apiVersion: v1\nkind: Config\nclusters: []\n")
+    assert read_kubelet_settings(HostRoot(tmp_path)) == KubeletSettings()
+    settings = read_kubelet_settings(put(tmp_path, "var/lib/kubelet/config.yaml", YAML))
+    assert settings == KubeletSettings(3 * GIB, GIB, "5%", "/var/lib/kubelet/config.yaml")
+
+
+def test_a_problem_names_the_file(tmp_path: Path) -> None:
+    problem = read_kubelet_settings(put(tmp_path, "etc/kubernetes/kubelet.conf", "kind: Pod")).problem
+    assert str(tmp_path / "etc/kubernetes/kubelet.conf") in problem
