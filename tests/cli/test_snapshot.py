@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from kata_node_agent.cli.check import collect_facts
 from kata_node_agent.cli.group import cli
+from kata_node_agent.config.schema import KubeletConfig
 from kata_node_agent.errors import HostError
-from kata_node_agent.host.facts import collect
-from kata_node_agent.host.root import HostRoot
 from kata_node_agent.host.snapshot import read_snapshot
 
 TREE = Path(__file__).parents[1] / "trees" / "rhcos-4.12-intel"
@@ -21,7 +21,7 @@ def test_it_writes_all_facts(tmp_path: Path) -> None:
         cli, ["snapshot", "--host-root", str(TREE), "--output", str(path)], standalone_mode=False
     )
     assert (result.return_value, result.output) == (0, "")
-    assert read_snapshot(path.read_bytes()) == collect(HostRoot(TREE))
+    assert read_snapshot(path.read_bytes()) == collect_facts(TREE, KubeletConfig())
 
 
 def test_it_prints_without_an_output() -> None:

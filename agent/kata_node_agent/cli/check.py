@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from kata_node_agent.cli import options
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
+
+if TYPE_CHECKING:
+    from kata_node_agent.config.schema import EligibilityConfig, KubeletConfig
+    from kata_node_agent.host.facts import NodeFacts
 
 
 class Policy(TypedDict):
@@ -65,7 +69,7 @@ def command(
     waive: tuple[str, ...],
     explain: str | None,
 ) -> int:
-    r"""Prove whether this node can run Kata VMs, and say why.
+    """Prove whether this node can run Kata VMs, and say why.
 
     Runs a tiny guest on /dev/kvm and looks at processor, kernel and system. Changes nothing, loads
     nothing, starts no other program. Without root it tells what it can. Judges as the agent does: by
@@ -91,8 +95,11 @@ def command(
             return 0
         if snapshot is not None:
             _refuse_host_root(ctx)
-        policy = _policy(config_file, profile, require, waive)
-        return _check(output_format, policy, host_root, snapshot, record)
+        from kata_node_agent.config.load import load
+
+        config = load(config_file).config
+        policy = _policy(config.eligibility, profile, require, waive)
+        return _check(output_format, policy, config.kubelet, host_root, snapshot, record)
     except (AgentError, click.ClickException, click.Abort, BrokenPipeError):
         raise
     except Exception:  # noqa: BLE001 - else a fault of ours would be exit code 1: "not eligible"
@@ -109,13 +116,11 @@ def _refuse_host_root(ctx: click.Context) -> None:
 
 
 def _policy(
-    config_file: Path | None, profile: str | None, require: tuple[str, ...], waive: tuple[str, ...]
+    ours: EligibilityConfig, profile: str | None, require: tuple[str, ...], waive: tuple[str, ...]
 ) -> Policy:
     """What decides, from the configuration and the options. A name that does not exist is refused here."""
-    from kata_node_agent.config.load import load
     from kata_node_agent.eligibility import check_policy
 
-    ours = load(config_file).config.eligibility
     chosen = profile or ours.profile
     policy: Policy = {
         "profile": None if chosen == "auto" else chosen,
@@ -127,8 +132,29 @@ def _policy(
     return policy
 
 
+def collect_facts(host_root: Path, kubelet: KubeletConfig) -> NodeFacts:
+    """The facts, with the allocatable memory that the agent reckons with."""
+    from dataclasses import replace
+
+    from kata_node_agent.host.facts import collect
+    from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.nodeconfig.memory import read_budget
+
+    root = HostRoot(host_root)
+    try:
+        allocatable = read_budget(root, kubelet)[0].allocatable_bytes
+    except AgentError:
+        allocatable = None
+    return replace(collect(root), allocatable_bytes=allocatable)
+
+
 def _check(
-    output_format: str, policy: Policy, host_root: Path, snapshot: str | None, record: str | None
+    output_format: str,
+    policy: Policy,
+    kubelet: KubeletConfig,
+    host_root: Path,
+    snapshot: str | None,
+    record: str | None,
 ) -> int:
     from kata_node_agent.eligibility import evaluate
 
@@ -137,10 +163,7 @@ def _check(
 
         facts = read_snapshot(_read(snapshot))
     else:
-        from kata_node_agent.host.facts import collect
-        from kata_node_agent.host.root import HostRoot
-
-        facts = collect(HostRoot(host_root))
+        facts = collect_facts(host_root, kubelet)
     if record is not None:
         from kata_node_agent.host.snapshot import write_snapshot
 

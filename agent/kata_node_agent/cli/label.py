@@ -264,6 +264,12 @@ def _of_node(config: Config) -> int:
             hint="give the number with --set",
             reason="MemoryUnreadable",
         )
+    if unsure := next((p for p in view.problems if p.reason == "KubeletConfigurationInvalid"), None):
+        # A ceiling that is too high stays: lowering it later is what kills pods.
+        hint = "mend the file, or give the number with --set"
+        raise AgentError(
+            f"kubelet's settings are not known: {unsure.message}", hint=hint, reason=unsure.reason
+        )
     return ceiling.node_ceiling(view.budget.allocatable_bytes, config.cost_of_one_bytes)
 
 

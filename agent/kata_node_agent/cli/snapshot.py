@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from kata_node_agent.cli import options
+
 
 @click.command("snapshot", short_help="Record all facts of this node in one JSON file.")
 @click.option(
     "--output", default="-", metavar="FILE", help="Where to write; - is standard output. [default: -]"
 )
+@options.config_file
 @click.option(
     "--host-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -19,8 +22,8 @@ import click
     metavar="DIR",
     help="Read the host's files below DIR: a mounted host, or a recorded tree.",
 )
-def command(output: str, host_root: Path) -> int:
-    r"""Record all facts of this node in one JSON file, to be judged anywhere.
+def command(output: str, config_file: Path | None, host_root: Path) -> int:
+    """Record all facts of this node in one JSON file, to be judged anywhere.
 
     Host names, serial numbers, addresses and the environment are left out.
 
@@ -35,10 +38,9 @@ def command(output: str, host_root: Path) -> int:
       0  written
       2  could not be written, bad usage, or an internal error
     """
-    from kata_node_agent.cli.check import write_output
-    from kata_node_agent.host.facts import collect
-    from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.cli.check import collect_facts, write_output
+    from kata_node_agent.config.load import load
     from kata_node_agent.host.snapshot import write_snapshot
 
-    write_output(output, write_snapshot(collect(HostRoot(host_root))))
+    write_output(output, write_snapshot(collect_facts(host_root, load(config_file).config.kubelet)))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata_node_agent.eligibility.pages import Page, Reason
 
-_RHCOS = "use RHCOS workers for OpenShift sandboxed containers; elsewhere choose --profile upstream"
+_RHCOS = "use RHCOS workers for OpenShift sandboxed containers; the profile upstream does not ask for it"
 _LOADED = Reason("ModuleLoaded", "It is loaded.")
 _BUILT_IN = Reason("ModuleBuiltIn", "It is built into the kernel.")
 
@@ -15,7 +15,7 @@ def _device(name: str, module: str) -> tuple[Reason, ...]:
         Reason(
             "DeviceMissing",
             f"There is no /dev/{name}.",
-            f"load it at boot: echo {module} > /etc/modules-load.d/kata.conf",
+            f"modprobe {module}; for every boot: echo {module} > /etc/modules-load.d/{module}.conf",
         ),
         Reason(
             "DeviceNotCharacter",
