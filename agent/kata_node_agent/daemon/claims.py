@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FOLDER_POLL_SECONDS = 0.1
+_FOLDER_POLL_SECONDS = 0.05
 _FOLDER_RETRY_SECONDS = 1.0
 
 
