@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kata_node_agent.cli.main import COMMANDS
+from kata_node_agent.cli.group import COMMANDS
 
 pytestmark = pytest.mark.host
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import click
@@ -13,6 +12,8 @@ from kata_node_agent.cli import options
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kata_node_agent.config.schema import EligibilityConfig, KubeletConfig
     from kata_node_agent.host.facts import NodeFacts
 
@@ -41,14 +42,7 @@ EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
 @click.option(
     "--profile", metavar="NAME", help="openshift or upstream. [default: openshift on RHCOS, else upstream]"
 )
-@click.option(
-    "--host-root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="KATA_NODE_AGENT_HOST_ROOT",
-    default=Path("/"),
-    metavar="DIR",
-    help="Read the host's files below DIR: a mounted host, or a recorded tree.",
-)
+@options.host_root
 @click.option("--snapshot", metavar="FILE", help="Judge a recorded node instead; - is standard input.")
 @click.option("--record", metavar="FILE", help="Also write the snapshot of exactly what was judged.")
 @click.option("--require", multiple=True, metavar="ID", help="Let this check decide as well; repeatable.")
@@ -181,7 +175,8 @@ def _check(
 
 
 def _explain(name: str) -> str:
-    from kata_node_agent.eligibility.pages import COMMON, Page, all_pages, render
+    from kata_node_agent.eligibility.page import Page
+    from kata_node_agent.eligibility.pages import COMMON, all_pages, render
     from kata_node_agent.eligibility.profiles import check_id, describe_requirement
 
     page = all_pages()[check_id(name)]

@@ -19,9 +19,9 @@ import click
 from kata_node_agent.devkubelet.children import Child, describe_end, end, exit_code
 from kata_node_agent.devkubelet.client import ControlClient
 from kata_node_agent.devkubelet.follow import follow
-from kata_node_agent.devkubelet.lock import locked
 from kata_node_agent.devkubelet.names import KUBELET_SOCKET, Folder
 from kata_node_agent.errors import AgentError, BusyError, SocketError
+from kata_node_agent.lock import Lock
 from kata_node_agent.sockets import check_socket_path, refuses_connections
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def run_both(root: Path, agent: list[str], run_arguments: tuple[str, ...] = ()) 
     check_socket_path(run_dir / "agent.sock")
     agent = [*agent, "--device-plugin-dir", str(folder.device_plugins), "--run-dir", str(run_dir)]
     agent += ["--state-dir", str(folder.root / "state"), *run_arguments]
-    with locked(folder.root / "dev.lock", "`kata-node-agent dev`", "use that one, or give another --dir"):
+    folder.make()
+    busy = f"`kata-node-agent dev` already runs in {folder.root}"
+    with Lock(folder.root / "dev.lock", busy, hint="use that one, or give another --dir"):
         _refuse_a_kubelet_that_runs(folder)
         return asyncio.run(Dev(folder, root, agent).run())
 

@@ -99,7 +99,7 @@ def serve(
     # gRPC's own lines would come between ours. Must stand before the library is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from kata_node_agent.devkubelet.kubelet import Timing
-    from kata_node_agent.devkubelet.lock import locked
+    from kata_node_agent.lock import Lock
 
     timing = Timing(
         socket_delay_seconds=socket_delay,
@@ -112,7 +112,8 @@ def serve(
         else (lambda event: event.line())
     )
     remedy = f"stop that one (kata-node-agent devkubelet kill --dir {folder.root}), or give another --dir"
-    with locked(folder.lock, "a development kubelet", remedy):
+    folder.make()
+    with Lock(folder.lock, f"a development kubelet already runs in {folder.root}", hint=remedy):
         asyncio.run(_serve(folder, timing, lambda event: print(as_line(event), flush=True)))
 
 

@@ -7,7 +7,18 @@ import importlib
 import click
 
 from kata_node_agent import __version__
-from kata_node_agent.cli.main import COMMANDS
+
+# name -> (module, one line for --help). The line stands here so that --help imports no command.
+COMMANDS = {
+    "check": ("check", "Prove whether this node can run Kata VMs, and say why."),
+    "snapshot": ("snapshot", "Record all facts of this node in one JSON file."),
+    "run": ("run", "Run the agent in the foreground (this is what systemd starts)."),
+    "status": ("status", "Ask the running agent what it advertises, and what limits it."),
+    "label": ("label", "Show, write or remove what Node Feature Discovery reads of this node."),
+    "config": ("config", "Show or check the configuration, with where each value came from."),
+    "dev": ("dev", "Try it all: the agent and a development kubelet, in one folder."),
+    "devkubelet": ("devkubelet", "A small kubelet for newcomers and tests."),
+}
 
 
 class LazyGroup(click.Group):

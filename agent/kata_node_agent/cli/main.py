@@ -12,18 +12,6 @@ from typing import NoReturn
 from kata_node_agent.cli.flags import plain_run_flags
 from kata_node_agent.errors import AgentError
 
-# name -> (module, one line for --help). The line stands here so that --help imports no command.
-COMMANDS = {
-    "check": ("check", "Prove whether this node can run Kata VMs, and say why."),
-    "snapshot": ("snapshot", "Record all facts of this node in one JSON file."),
-    "run": ("run", "Run the agent in the foreground (this is what systemd starts)."),
-    "status": ("status", "Ask the running agent what it advertises, and what limits it."),
-    "label": ("label", "Show, write or remove what Node Feature Discovery reads of this node."),
-    "config": ("config", "Show or check the configuration, with where each value came from."),
-    "dev": ("dev", "Try it all: the agent and a development kubelet, in one folder."),
-    "devkubelet": ("devkubelet", "A small kubelet for newcomers and tests."),
-}
-
 
 def main() -> NoReturn:
     """Entry point of the `kata-node-agent` command. Exit 2 is bad usage or an error of any kind; see `check --help`."""

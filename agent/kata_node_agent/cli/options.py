@@ -20,6 +20,14 @@ config_file = click.option(
     metavar="FILE",
     help="Configuration file; FILE.d/*.toml are read after it. [default: /etc/kata-node-agent/config.toml if it is there]",
 )
+host_root = click.option(
+    "--host-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="KATA_NODE_AGENT_HOST_ROOT",
+    default=Path("/"),
+    metavar="DIR",
+    help="Read the host's files below DIR: a mounted host, or a recorded tree.",
+)
 output_format = click.option(
     "--format",
     "output_format",

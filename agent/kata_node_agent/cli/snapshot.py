@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kata_node_agent.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command("snapshot", short_help="Record all facts of this node in one JSON file.")
@@ -14,14 +17,7 @@ from kata_node_agent.cli import options
     "--output", default="-", metavar="FILE", help="Where to write; - is standard output. [default: -]"
 )
 @options.config_file
-@click.option(
-    "--host-root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="KATA_NODE_AGENT_HOST_ROOT",
-    default=Path("/"),
-    metavar="DIR",
-    help="Read the host's files below DIR: a mounted host, or a recorded tree.",
-)
+@options.host_root
 def command(output: str, config_file: Path | None, host_root: Path) -> int:
     """Record all facts of this node in one JSON file, to be judged anywhere.
 

@@ -7,9 +7,9 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from kata_node_agent.daemon.lock import Lock
 from kata_node_agent.errors import HostError, SocketError, describe_os_error
 from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_name_bytes, socket_prefix
+from kata_node_agent.lock import Lock
 from kata_node_agent.sockets import check_socket_path
 
 if TYPE_CHECKING:
@@ -28,10 +28,16 @@ class Claims:
         self._config = config
         self._directory = config.device_plugin.directory
         self._resource = config.device_plugin.resource
-        self._run = Lock(config.run_dir / "lock", f"the run directory {config.run_dir}")
+        hint = "stop that one, or give this one folders of its own (--run-dir, --device-plugin-dir)"
+        self._run = Lock(
+            config.run_dir / "lock",
+            f"the run directory {config.run_dir} belongs to a running agent",
+            hint=hint,
+        )
         self._plugin = Lock(
             self._directory / f".{socket_prefix(self._resource)}lock",
-            f"the resource {self._resource} in {self._directory}",
+            f"the resource {self._resource} in {self._directory} belongs to a running agent",
+            hint=hint,
         )
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.errors import SocketError, describe_os_error
 from kata_node_agent.sockets import check_socket_path
 
 if TYPE_CHECKING:
@@ -74,3 +75,13 @@ class Folder:
         check_socket_path(self.device_plugins, room_bytes=1 + PLUGIN_SOCKET_NAME_BYTES)
         check_socket_path(self.pod_resources_socket)
         check_socket_path(self.control_socket)
+
+    def make(self) -> None:
+        """Makes the folder if it is not there (:class:`SocketError`)."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SocketError(
+                f"{self.root}: {describe_os_error(error)}",
+                hint="give a folder that you may write, with --dir",
+            ) from error

@@ -6,27 +6,8 @@ The one source of ``check --explain``, of ``docs/checks.md`` and of the remedies
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """A stable name, what it means, and what to do about it (empty where there is nothing to do)."""
-
-    name: str
-    meaning: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One check, explained."""
-
-    id: str
-    question: str
-    how: str
-    reasons: tuple[Reason, ...]
-
+from kata_node_agent.eligibility.page import Page, Reason
 
 COMMON = (
     Reason(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata_node_agent.eligibility.pages import Page, Reason
+from kata_node_agent.eligibility.page import Page, Reason
 
 PAGES = (
     Page(

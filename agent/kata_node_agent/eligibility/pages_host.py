@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata_node_agent.eligibility.pages import Page, Reason
+from kata_node_agent.eligibility.page import Page, Reason
 
 _RHCOS = "use RHCOS workers for OpenShift sandboxed containers; the profile upstream does not ask for it"
 _LOADED = Reason("ModuleLoaded", "It is loaded.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata_node_agent.eligibility.pages import Page, Reason
+from kata_node_agent.eligibility.page import Page, Reason
 
 _LOAD = "load the vendor's module (modprobe kvm_intel or kvm_amd) and read dmesg for why it was refused"
 _AS_ROOT = "run the check as root, or as a user who may read and write /dev/kvm"

@@ -1,4 +1,4 @@
-"""One agent for a run directory, and one for a plugin folder and resource: file locks that end with their process."""
+"""Only one process at a time: file locks that name their holder and end with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from kata_node_agent.errors import BusyError, SocketError, describe_os_error
 
@@ -19,10 +19,25 @@ _MAX_HOLDER_BYTES = 512
 class Lock:
     """An flock(2) on a file that names its holder. The file stays: removing it would let two processes hold "it"."""
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, busy: str, *, hint: str) -> None:
+        """See the class.
+
+        Args:
+            path: of the lock file, in a folder that exists when the lock is taken.
+            busy: what to say when another process holds it; its pid is added.
+            hint: what to do then.
+        """
         self.path = path
-        self._what = what
+        self._busy = busy
+        self._hint = hint
         self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def held(self) -> bool:
@@ -50,10 +65,7 @@ class Lock:
             os.close(descriptor)
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 raise SocketError(f"{self.path}: cannot lock: {describe_os_error(error)}") from error
-            raise BusyError(
-                f"{self._what} belongs to a running agent: {holder} ({self.path})",
-                hint="stop that one, or give this one folders of its own (--run-dir, --device-plugin-dir)",
-            ) from None
+            raise BusyError(f"{self._busy}: {holder} ({self.path})", hint=self._hint) from None
         # Only a note for people: a full disk must not keep us from holding the lock.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
