@@ -11,7 +11,7 @@ from kata_node_agent.capacity.devices import DevicePlan, Limit, device_id, devic
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,6 @@ class DeviceTable:
         )
 
 
-def indices_of(ids: Mapping[str, object] | Collection[str]) -> set[int]:
+def indices_of(ids: Collection[str]) -> set[int]:
     """The numbers in those ids that are ours."""
     return {index for name in ids if (index := device_index(name)) is not None}
