@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_node_agent.errors import QuantityError
-from kata_node_agent.quantity import Form, canonical, form_of, format_bytes, format_quantity, parse, parse_bytes
+from kata_node_agent.quantity import (
+    Form,
+    canonical,
+    form_of,
+    format_bytes,
+    format_quantity,
+    parse,
+    parse_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,30 @@ quantities = st.builds(
         st.integers(0, 10**20).map(str),
         st.decimals(0, 10**6, places=6, allow_nan=False).map(lambda number: f"{number:f}"),
     ),
-    st.sampled_from(["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "e3", "e-3", "E5", "e12"]),
+    st.sampled_from(
+        [
+            "",
+            "n",
+            "u",
+            "m",
+            "k",
+            "M",
+            "G",
+            "T",
+            "P",
+            "E",
+            "Ki",
+            "Mi",
+            "Gi",
+            "Ti",
+            "Pi",
+            "Ei",
+            "e3",
+            "e-3",
+            "E5",
+            "e12",
+        ]
+    ),
 )
 
 

@@ -87,7 +87,7 @@ def format_quantity(value: Fraction | int, form: Form = Form.DECIMAL_SI) -> str:
     In the binary form only whole amounts of 1024 and more are written so, others in decimal: 512 is ``512``, half a byte
     is ``500m``. Parts below a nano are rounded up, away from zero, as in `parse`.
     """
-    nanos = -(-abs(value).numerator * 10**9 // abs(value).denominator)
+    nanos = -(-abs(value.numerator) * 10**9 // value.denominator)
     if not nanos:
         return "0"
     sign = "-" if value < 0 else ""

@@ -249,6 +249,9 @@ class Agent:
         if state != self._kubelet_state and (status.registrations or status.last_error):
             self._kubelet_state = state
             self._history.record("kubelet", state)
+            if status.state is State.REGISTERED:
+                # A kubelet that has just started may have other flags.
+                self._node.look_soon()
         self._probe_now.set()
         self._tell_systemd()
 

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from kata_node_agent.host.facts import CpuidReader
     from kata_node_agent.nodeconfig.kubelet import KubeletSettings
 
+_REMEDIES = {
+    "KubeletWouldRefuse": "mend kubelet's settings before its next start: it does not start with these",
+    "KubeletOverrides": "remove what does not count from kubelet's settings",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -71,6 +76,10 @@ def look(config: Config, known: KubeletSettings | None = None, cpuid: CpuidReade
             what = "what was read before stays" if known else "kubelet's defaults are used instead"
             remedy = f"{what}; mend the file, or name another in kubelet.config_file"
             problems.append(Problem("KubeletConfigurationInvalid", settings.problem, remedy))
+        problems += [
+            Problem(complaint.reason, complaint.message, _REMEDIES[complaint.reason])
+            for complaint in settings.complaints
+        ]
     except AgentError as error:
         problems.append(
             Problem("MemoryUnreadable", error.message, error.hint or "see whether host_root is right")

@@ -1,132 +1,233 @@
-"""Kubelet's memory settings from its KubeletConfiguration file.
+"""Kubelet's effective settings: defaults < file < drop-ins < flags of the running kubelet, each value with its origin.
 
-The file is YAML or JSON of a foreign program: it may be absent, torn or full of surprises. Whatever cannot be used falls
-back to kubelet's default, and the fallback is said (`KubeletSettings.problem`).
+The files and the command line belong to a foreign program: they may be absent, torn or full of surprises. A source that
+cannot be used is left out, and that is said (`KubeletSettings.problem`); nothing here raises for what a source contains.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kata_node_agent.capacity.allocatable import parse_percentage
-from kata_node_agent.errors import AgentError, HostError
+from kata_node_agent.errors import AgentError, HostError, describe_os_error
+from kata_node_agent.nodeconfig import merge
+from kata_node_agent.nodeconfig.document import parse_document
+from kata_node_agent.nodeconfig.flags import Flags, parse_flags
+from kata_node_agent.nodeconfig.process import KubeletProcess, find_kubelet
 from kata_node_agent.quantity import parse_bytes
 
 if TYPE_CHECKING:
-    from kata_node_agent.host.root import HostRoot
+    from collections.abc import Iterator, Mapping
 
-# RHCOS, then kubeadm. Sources: machine-config-operator's kubelet.service; the kubeadm documentation.
-USUAL_FILES = (Path("/etc/kubernetes/kubelet.conf"), Path("/var/lib/kubelet/config.yaml"))
-# Kubelet's default for evictionHard. Source: Kubernetes documentation, "Node-pressure Eviction".
-DEFAULT_EVICTION_HARD_MEMORY = "100Mi"
+    from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.nodeconfig.document import Document, Value
+    from kata_node_agent.nodeconfig.merge import Setting, Settings
+
+# Where no kubelet was seen yet: the file, and the folder of drop-ins that its unit names. RHCOS, then kubeadm.
+# Sources: machine-config-operator's kubelet.service; the kubeadm documentation.
+USUAL_FILES = (
+    (Path("/etc/kubernetes/kubelet.conf"), "/etc/openshift/kubelet.conf.d"),
+    (Path("/var/lib/kubelet/config.yaml"), ""),
+)
 _MAX_FILE_BYTES = 1024 * 1024
-# KubeletConfiguration is a handful of levels deep.
-_MAX_DEPTH = 50
+# Drop-ins are a handful; folders in folders count too, as kubelet walks the whole tree.
+_MAX_DROP_INS = 200
+_MAX_FOLDERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Settings that were taken as they are, but that kubelet refuses or does not take as written.
+
+    Attributes:
+        reason: ``KubeletWouldRefuse``: it does not start with them; ``KubeletOverrides``: it starts, with others.
+        message: which, in kubelet's words where it has some.
+    """
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class KubeletSettings:
-    """Memory that kubelet keeps from pods.
+    """What kubelet is set to do.
 
     Attributes:
-        system_reserved_bytes: systemReserved.memory.
-        kube_reserved_bytes: kubeReserved.memory.
-        eviction_hard_memory: evictionHard memory.available, an amount or a percentage; empty for none.
+        values: each setting by its dotted name, with its origin; maps are flat (``systemReserved.memory``).
         origin: the file that was read, or ``kubelet's defaults``.
-        problem: why a file that exists was not used; empty when all is well.
+        process: the kubelet whose flags count; it may have ended since. ``None`` where none was seen.
+        problem: why a source that exists was not used; empty when all is well.
+        complaints: what kubelet would say of the settings.
     """
 
-    system_reserved_bytes: int = 0
-    kube_reserved_bytes: int = 0
-    eviction_hard_memory: str = DEFAULT_EVICTION_HARD_MEMORY
-    origin: str = "kubelet's defaults"
+    values: Mapping[str, Setting] = field(default_factory=merge.defaults)
+    origin: str = merge.DEFAULT_ORIGIN
+    process: KubeletProcess | None = None
     problem: str = ""
+    complaints: tuple[Complaint, ...] = ()
 
+    def text(self, name: str) -> str:
+        """A setting by its dotted name; empty where it is not set."""
+        setting = self.values.get(name)
+        return str(setting.value) if setting is not None else ""
 
-def read_kubelet_settings(root: HostRoot, file: Path | None = None) -> KubeletSettings:
-    """Kubelet's settings from ``file``, or from the first of the usual places that is there.
+    @property
+    def system_reserved_bytes(self) -> int:
+        """systemReserved.memory in bytes."""
+        return parse_bytes(self.text("systemReserved.memory") or "0")
 
-    Never raises for what the file contains or that it cannot be read: see `KubeletSettings.problem`.
-    """
-    problem = ""
-    for path in USUAL_FILES if file is None else (file,):
-        try:
-            content = root.read_bytes(path, _MAX_FILE_BYTES)
-        except HostError as error:
-            if file is not None or not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                problem = problem or error.message
-            continue
-        try:
-            return parse_kubelet_settings(content, str(path))
-        except AgentError as error:
-            # With kubeadm, kubelet's credentials have the name that its settings have on RHCOS.
-            if file is not None or error.reason != "Kubeconfig":
-                problem = problem or f"{root.resolve(path)}: {error.message}"
-    return KubeletSettings(problem=problem)
+    @property
+    def kube_reserved_bytes(self) -> int:
+        """kubeReserved.memory in bytes."""
+        return parse_bytes(self.text("kubeReserved.memory") or "0")
+
+    @property
+    def eviction_hard_memory(self) -> str:
+        """The hard threshold memory.available, an amount or a percentage; empty for none."""
+        return self.text("evictionHard.memory.available")
 
 
 def parse_kubelet_settings(content: bytes, origin: str) -> KubeletSettings:
-    """The settings in a KubeletConfiguration document.
+    """The settings in one KubeletConfiguration document, over kubelet's defaults.
 
     Raises:
-        HostError: neither YAML nor JSON, or not a KubeletConfiguration.
+        HostError: neither YAML nor JSON, not a KubeletConfiguration, or a field of a wrong type.
         QuantityError: a reservation or threshold is no amount.
     """
-    document = _parse_document(content)
-    if not isinstance(document, dict) or document.get("kind") != "KubeletConfiguration":
-        other = isinstance(document, dict) and document.get("kind") == "Config"
-        reason = "Kubeconfig" if other else "KubeletConfigurationInvalid"
-        raise HostError("not a KubeletConfiguration", reason=reason)
-    hard = _mapping(document, "evictionHard")
-    # A map that is set replaces kubelet's whole default: without memory.available in it there is no threshold.
-    threshold = DEFAULT_EVICTION_HARD_MEMORY if not hard else hard.get("memory.available", "")
-    if hard and not threshold and document.get("mergeDefaultEvictionSettings") in (True, "true"):
-        threshold = DEFAULT_EVICTION_HARD_MEMORY
-    if threshold.endswith("%"):
-        parse_percentage(threshold)
-    elif threshold:
-        parse_bytes(threshold)
-    return KubeletSettings(
-        system_reserved_bytes=parse_bytes(_mapping(document, "systemReserved").get("memory", "0")),
-        kube_reserved_bytes=parse_bytes(_mapping(document, "kubeReserved").get("memory", "0")),
-        eviction_hard_memory=threshold,
-        origin=origin,
-    )
+    document = parse_document(content)
+    values = merge.finish(merge.with_file(merge.defaults(), document.fields, origin))
+    return KubeletSettings(values, origin, complaints=_leniently(document, origin))
 
 
-def _parse_document(content: bytes) -> object:
-    text = content.decode("utf-8", errors="replace")
-    try:
-        # JSON first: it is YAML too, and does not need the YAML library in memory.
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    import yaml
+def read_kubelet_settings(
+    root: HostRoot, file: Path | None = None, known: KubeletProcess | None = None
+) -> KubeletSettings:
+    """Kubelet's settings now.
 
-    # Base loaders leave every scalar a text: no tag of a hostile file runs a constructor, `<<` merges nothing. The one in
-    # C is not in every build of the library.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    try:
-        # The C loader recurses without a bound when it composes nodes, and would end the process; events do not.
-        depth = 0
-        for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise HostError(f"nested deeper than {_MAX_DEPTH}", reason="KubeletConfigurationInvalid")
-        return yaml.load(text, Loader=loader)  # noqa: S506 - see above
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        line = " ".join(str(error).split())
-        raise HostError(f"neither YAML nor JSON: {line}", reason="KubeletConfigurationInvalid") from error
+    Args:
+        root: the host.
+        file: read instead of the file that kubelet names in ``--config``, or of the usual ones.
+        known: the kubelet of an earlier look. It is found again without a search, and while none runs (it is being
+            restarted) its flags stay in force.
+    """
+    process = find_kubelet(root, known) or known
+    flags = parse_flags(process.arguments if process is not None else ())
+    problems: list[str] = []
+    complaints: list[Complaint] = []
+    origin, document, folder = _main_file(root, file, process, flags, problems)
+    settings = merge.defaults()
+    if document is not None:
+        settings = merge.with_file(settings, document.fields, origin)
+        complaints += _leniently(document, origin)
+    settings = merge.with_drop_ins(settings, _drop_ins(root, folder, problems))
+    if process is not None:
+        settings = merge.with_flags(settings, flags.fields, process.pid)
+        problems += [f"kubelet (pid {process.pid}): {problem}" for problem in flags.problems]
+    before, settings = settings, merge.finish(settings)
+    complaints += _overridden(before, settings)
+    return KubeletSettings(settings, origin, process, "; ".join(problems), tuple(complaints))
 
 
-def _mapping(document: dict[object, object], key: str) -> dict[str, str]:
-    """A map of texts in the document; a number is taken as its text, as kubelet's own reader does for quantities."""
-    value = document.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise HostError(f"{key} is not a map", reason="KubeletConfigurationInvalid")
-    return {str(name): str(amount) for name, amount in value.items() if isinstance(amount, str | int | float)}
+def _main_file(
+    root: HostRoot, file: Path | None, process: KubeletProcess | None, flags: Flags, problems: list[str]
+) -> tuple[str, Document | None, str]:
+    """(origin, the document if it can be used, folder of drop-ins or empty)."""
+    places: tuple[tuple[Path, str], ...]
+    if process is not None:
+        # A kubelet without --config reads no file.
+        named = file or (Path("/", flags.config) if flags.config else None)
+        places = ((named, flags.config_dir),) if named is not None else ()
+        usual = False
+    else:
+        usual = file is None
+        places = USUAL_FILES if file is None else ((file, ""),)
+    for path, folder in places:
+        try:
+            content = root.read_bytes(path, _MAX_FILE_BYTES)
+        except HostError as error:
+            if not usual or not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                problems.append(error.message)
+            continue
+        try:
+            document = parse_document(content)
+        except AgentError as error:
+            # With kubeadm, kubelet's credentials have the name that its settings have on RHCOS.
+            if not usual or error.reason != "Kubeconfig":
+                problems.append(f"{root.resolve(path)}: {error.message}")
+            continue
+        return str(path), document, "" if usual and not root.exists(folder) else folder
+    # Drop-ins are merged without a file too, and beside one that cannot be used.
+    return merge.DEFAULT_ORIGIN, None, flags.config_dir
+
+
+def _drop_ins(root: HostRoot, folder: str, problems: list[str]) -> list[tuple[Mapping[str, Value], str]]:
+    """The drop-ins that can be used, in kubelet's order."""
+    found: list[tuple[Mapping[str, Value], str]] = []
+    if not folder:
+        return found
+    for path in _walk(root, Path("/", folder), problems):
+        try:
+            document = parse_document(root.read_bytes(path, _MAX_FILE_BYTES), drop_in=True)
+        except AgentError as error:
+            where = "" if isinstance(error.__cause__, OSError) else f"{root.resolve(path)}: "
+            problems.append(where + error.message.removeprefix(where))
+            continue
+        if document.duplicates:
+            # Drop-ins are read strictly, unlike the file.
+            names = ", ".join(document.duplicates[:5])
+            problems.append(f"{root.resolve(path)}: strict decoding error: key already set in map: {names}")
+            continue
+        found.append((document.fields, str(path)))
+    return found
+
+
+def _walk(root: HostRoot, folder: Path, problems: list[str]) -> Iterator[Path]:
+    """Files ``*.conf`` in name order, folders walked where their name stands; links to folders are not followed.
+
+    Source: Go's filepath.WalkDir, which kubelet uses, and filepath.Ext: ``.conf`` alone is such a name too.
+    """
+    files = folders = 0
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if path != folder and not _is_folder(root, path):
+            if path.name.endswith(".conf"):
+                files += 1
+                yield path
+        else:
+            folders += 1
+            try:
+                names = sorted(os.listdir(root.resolve(path)), reverse=True)
+            except OSError as error:
+                problems.append(f"{root.resolve(path)}: {describe_os_error(error)}")
+                continue
+            waiting += [path / name for name in names]
+        if files >= _MAX_DROP_INS or folders >= _MAX_FOLDERS:
+            problems.append(f"{root.resolve(folder)}: more than {_MAX_DROP_INS} drop-ins or folders")
+            return
+
+
+def _is_folder(root: HostRoot, path: Path) -> bool:
+    here = root.resolve(path)
+    return here.is_dir() and not here.is_symlink()
+
+
+def _leniently(document: Document, origin: str) -> tuple[Complaint, ...]:
+    if not document.duplicates:
+        return ()
+    names = ", ".join(document.duplicates[:5])
+    message = f"{origin}: using lenient decoding as strict decoding failed: key already set in map: {names}"
+    return (Complaint("KubeletOverrides", message),)
+
+
+def _overridden(before: Settings, after: Settings) -> list[Complaint]:
+    """CPU reservations that kubelet overwrites."""
+    names = ("systemReserved.cpu", "kubeReserved.cpu")
+    given = [name for name in names if name in before and before[name] != after.get(name)]
+    if not given:
+        return []
+    where = ", ".join(f"{name} ({before[name].origin})" for name in given)
+    what = "reservedSystemCPUs (--reserved-cpus) is specified, it overwrites the cpu setting in"
+    return [Complaint("KubeletOverrides", f"{what} {where}")]

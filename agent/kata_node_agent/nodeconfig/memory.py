@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from kata_node_agent.capacity.allocatable import MemoryBudget, eviction_threshold_bytes
 from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.nodeconfig.kubelet import KubeletSettings, read_kubelet_settings
+from kata_node_agent.nodeconfig.merge import Setting
+from kata_node_agent.nodeconfig.validate import refusals
+from kata_node_agent.quantity import Form, format_quantity
 
 if TYPE_CHECKING:
     from kata_node_agent.config.schema import KubeletConfig
@@ -17,30 +20,49 @@ if TYPE_CHECKING:
 def read_budget(
     root: HostRoot, ours: KubeletConfig, known: KubeletSettings | None = None
 ) -> tuple[MemoryBudget, KubeletSettings]:
-    """The budget, and the settings it was made with.
+    """The budget, and kubelet's own settings, without ours on top (`with_ours` lays them there).
 
     Args:
         root: the host.
         ours: what is to be believed instead of kubelet's settings.
-        known: good settings read earlier. They stay in force while the file cannot be used: a file that is being written
-            must not raise the number of VMs.
+        known: good settings read earlier. They stay in force while a source cannot be used: a file that is being
+            written must not raise the number of VMs.
 
     Raises:
         HostError: the node's memory cannot be read.
         QuantityError: a threshold of ours is no amount.
     """
     memory = read_meminfo(root)
-    settings = read_kubelet_settings(root, ours.config_file)
+    settings = read_kubelet_settings(root, ours.config_file, known.process if known is not None else None)
     if settings.problem and known is not None:
         settings = replace(known, problem=settings.problem)
-    system, kube = ours.system_reserved_memory, ours.kube_reserved_memory
+    else:
+        refused = refusals(settings, memory.total_bytes)
+        settings = replace(settings, complaints=(*settings.complaints, *refused))
+    effective = with_ours(settings, ours)
     budget = MemoryBudget(
         capacity_bytes=memory.total_bytes,
-        system_reserved_bytes=settings.system_reserved_bytes if system is None else system,
-        kube_reserved_bytes=settings.kube_reserved_bytes if kube is None else kube,
-        eviction_hard_bytes=eviction_threshold_bytes(
-            ours.eviction_hard_memory or settings.eviction_hard_memory, memory.total_bytes
-        ),
+        system_reserved_bytes=effective.system_reserved_bytes,
+        kube_reserved_bytes=effective.kube_reserved_bytes,
+        eviction_hard_bytes=eviction_threshold_bytes(effective.eviction_hard_memory, memory.total_bytes),
         hugepages_bytes=memory.hugepages_bytes,
     )
     return budget, settings
+
+
+def with_ours(settings: KubeletSettings, ours: KubeletConfig) -> KubeletSettings:
+    """The settings with what our own configuration says instead of kubelet's."""
+    values = dict(settings.values)
+
+    def put(name: str, value: str, key: str) -> None:
+        values[name] = Setting(value, f"our configuration, kubelet.{key}")
+
+    if ours.system_reserved_memory is not None:
+        amount = format_quantity(ours.system_reserved_memory, Form.BINARY_SI)
+        put("systemReserved.memory", amount, "system_reserved_memory")
+    if ours.kube_reserved_memory is not None:
+        amount = format_quantity(ours.kube_reserved_memory, Form.BINARY_SI)
+        put("kubeReserved.memory", amount, "kube_reserved_memory")
+    if ours.eviction_hard_memory:
+        put("evictionHard.memory.available", ours.eviction_hard_memory, "eviction_hard_memory")
+    return replace(settings, values=values)
