@@ -64,7 +64,7 @@ def test_one_that_still_runs_is_found_without_a_search(
     process(tmp_path, 20, "kubelet", "--v=2")
     known = find_kubelet(root)
     process(tmp_path, 20, "kubelet", "--v=3")
-    monkeypatch.setattr(HostRoot, "list_names", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr("kata_node_agent.nodeconfig.process.find_pids", lambda *_: pytest.fail("searched"))
     assert find_kubelet(root, known) == KubeletProcess(20, ("--v=3",))
 
 

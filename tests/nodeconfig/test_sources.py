@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from kata_node_agent.config.schema import KubeletConfig
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.nodeconfig import merge
-from kata_node_agent.nodeconfig.flags import parse_flags
-from kata_node_agent.nodeconfig.kubelet import KubeletSettings, parse_kubelet_settings, read_kubelet_settings
+from kata_node_agent.nodeconfig.kubelet import KubeletSettings, read_kubelet_settings
 from kata_node_agent.nodeconfig.memory import read_budget, with_ours
-from kata_node_agent.nodeconfig.validate import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -205,45 +203,6 @@ def test_a_flag_that_cannot_be_used_is_left_out_and_named(tmp_path: Path, flag: 
     assert texts(settings, "systemReserved") == {"cpu": "500m", "memory": "1Gi"}
 
 
-def test_both_spellings_of_flags_and_underscores() -> None:
-    flags = parse_flags(
-        [
-            "--v",
-            "2",
-            "--config",
-            "/a",
-            "--config_dir=/b",
-            "--max_pods",
-            "5",
-            "--cgroup-root",
-            "--",
-            "--max-pods=6",
-        ]
-    )
-    assert (flags.config, flags.config_dir, flags.problems) == ("/a", "/b", ())
-    assert flags.fields == {"maxPods": (6, "max-pods"), "cgroupRoot": ("--", "cgroup-root")}
-
-
-@given(
-    st.lists(
-        st.one_of(
-            st.text(max_size=20),
-            st.builds(
-                lambda name, value: f"--{name}={value}",
-                st.sampled_from(
-                    ["system-reserved", "eviction-hard", "max-pods", "enforce-node-allocatable", "config"]
-                ),
-                st.text("memory.available=<,1Gi%-", max_size=20),
-            ),
-        ),
-        max_size=6,
-    )
-)
-def test_any_command_line_is_read(arguments: list[str]) -> None:
-    flags = parse_flags(arguments)
-    merge.finish(merge.with_flags(merge.defaults(), flags.fields, 1))
-
-
 amounts = st.dictionaries(
     st.sampled_from(["cpu", "memory", "pid"]), st.sampled_from(["1", "2", "3"]), max_size=3
 )
@@ -267,64 +226,6 @@ def test_drop_ins_merge_as_json_merge_patch_says(base: dict[str, str | None], dr
     ]
     settings = merge.with_drop_ins(merge.with_file({}, {"systemReserved": base}, "file"), named)
     assert {name.partition(".")[2]: setting.value for name, setting in settings.items()} == base | document
-
-
-def settings_of(text: str) -> KubeletSettings:
-    return parse_kubelet_settings(f"kind: KubeletConfiguration\n{text}\n".encode(), "x")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "reservedSystemCPUs: 0-3\nsystemReservedCgroup: /system.slice",
-            (
-                "invalid configuration: can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup "
-                "(--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)"
-            ),
-        ),
-        (
-            "reservedSystemCPUs: a",
-            "invalid configuration: unable to parse reservedSystemCPUs (--reserved-cpus) a",
-        ),
-        (
-            "systemReserved: {memory: 40Gi}",
-            (
-                'invalid Node Allocatable configuration. Resource "memory" has a reservation of 41060Mi but capacity of 32Gi. '
-                "Expected capacity >= reservation."
-            ),
-        ),
-        ("systemReserved: {hugepages-2Mi: 1Gi}", 'cannot reserve "hugepages-2Mi" resource'),
-        ("evictionHard: {memory.available: '0'}", "eviction threshold memory.available must be positive: 0"),
-        ("evictionHard: {memory.free: 1Gi}", "unrecognized eviction signal memory.free"),
-        (
-            "enforceNodeAllocatable: [pods, system-reserved]",
-            (
-                "invalid configuration: systemReservedCgroup (--system-reserved-cgroup) must be specified when "
-                '"system-reserved" contained in enforceNodeAllocatable (--enforce-node-allocatable)'
-            ),
-        ),
-        (
-            "enforceNodeAllocatable: [none, pods]",
-            (
-                "invalid configuration: enforceNodeAllocatable (--enforce-node-allocatable) may not contain additional "
-                'enforcements when "none" is specified'
-            ),
-        ),
-        (
-            "enforceNodeAllocatable: [all]",
-            'invalid configuration: option "all" specified for enforceNodeAllocatable (--enforce-node-allocatable)',
-        ),
-    ],
-)
-def test_what_kubelet_would_refuse_is_said_in_its_words(text: str, message: str) -> None:
-    (complaint,) = refusals(settings_of(text), 32 * GIB)
-    assert (complaint.reason, complaint.message) == ("KubeletWouldRefuse", message)
-
-
-@pytest.mark.parametrize("threshold", ["0%", "100%", "10%", "100Mi"])
-def test_what_kubelet_takes_is_not_complained_of(threshold: str) -> None:
-    assert refusals(settings_of(f"evictionHard: {{memory.available: {threshold}}}"), 32 * GIB) == ()
 
 
 def test_our_own_configuration_wins_over_all(tmp_path: Path) -> None:

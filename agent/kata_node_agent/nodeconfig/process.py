@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import HostError
+from kata_node_agent.host.processes import find_pids
 
 if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot
@@ -34,24 +35,17 @@ class KubeletProcess:
 def find_kubelet(root: HostRoot, known: KubeletProcess | None = None) -> KubeletProcess | None:
     """The node's kubelet; ``None`` where none runs, or the node's processes are not to be seen.
 
-    Costs one small read a process; three reads where ``known`` still runs. A process that ends while it is read is
+    Costs one small read a process; two reads in all where ``known`` still runs. A process that ends while it is read is
     passed over.
 
     Args:
         root: the host.
         known: what an earlier look found.
     """
-    if known is not None and _named(root, known.pid) and (same := _read(root, known.pid)) is not None:
+    if known is not None and (same := _read(root, known.pid)) is not None:
         return same
     # Lowest first, for the same answer each time; the kernel gives no order of age.
-    for pid in sorted(int(name) for name in root.list_names("/proc") if name.isascii() and name.isdigit()):
-        if _named(root, pid) and (found := _read(root, pid)) is not None:
-            return found
-    return None
-
-
-def _named(root: HostRoot, pid: int) -> bool:
-    return (root.try_read_text(f"/proc/{pid}/comm", 256) or "").rstrip("\n") == _COMMAND
+    return next((found for pid in find_pids(root, _COMMAND) if (found := _read(root, pid)) is not None), None)
 
 
 def _read(root: HostRoot, pid: int) -> KubeletProcess | None:
