@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,38 @@ def test_a_folder_that_is_missing_and_a_link_that_leads_nowhere_are_said(tmp_pat
     assert "10.conf: No such file" in node.read().problem
     node.run("--config-dir=/none")
     assert "/none: No such file" in node.read().problem
+
+
+def test_what_is_said_is_printable_and_short(tmp_path: Path) -> None:
+    node = Node(tmp_path, "--system-reserved=a\nb\x1b=1," + "x" * 5000 + "=1")
+    bad = os.fsdecode(os.fsencode(tmp_path / FOLDER[1:]) + b"/\xff\n.conf")
+    Path(bad).write_text("kind: Pod")
+    node.put(f"{FOLDER}/10.conf", "", '{"kind": "KubeletConfiguration", "cgroupRoot": "\\ud800"}')
+    settings = read_budget(node.root, KubeletConfig())[1]
+    said = [
+        settings.problem,
+        settings.text("cgroupRoot"),
+        *(complaint.message for complaint in settings.complaints),
+    ]
+    assert settings.problem
+    assert len(said) > 2
+    for line in said:
+        assert line.isprintable()
+        assert len(line.encode()) < 1000
+
+
+def test_thousands_of_faults_are_ten(tmp_path: Path) -> None:
+    node = Node(tmp_path, "--eviction-hard=" + ",".join(f"a{number}<1" for number in range(2000)))
+    assert len(read_budget(node.root, KubeletConfig())[1].complaints) == 10
+
+
+def test_a_folder_below_a_file_and_names_that_are_too_long_are_said(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    for folder in (f"{FILE}/x", "/" + "x" * 5000):
+        node.run(f"--config-dir={folder}")
+        assert node.read().problem
+    node.put("/proc/9/cmdline", "kubelet\0--config=/" + "x" * 5000 + "\0", "")
+    assert "File name too long" in node.read().problem or node.read().problem.endswith("…")
 
 
 def test_endless_folders_end(tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def parse_document(content: bytes, *, drop_in: bool = False) -> Document:
     return Document(fields, tuple(dict.fromkeys(duplicates)))
 
 
+def printable(text: str, limit: int = 500) -> str:
+    """One line that any log and protocol takes: control characters and lone surrogates are ``?``, what is long is cut."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
 def check_amounts(fields: Mapping[str, Value]) -> None:
     """Refuses what cannot be reckoned with.
 
@@ -188,9 +194,9 @@ def _map(name: str, value: object) -> Value:
     for key, amount in value.items():
         if amount is None or isinstance(amount, str | int | float):
             # A number is taken as its text; kubelet refuses one in JSON.
-            amounts[str(key)] = None if _null(amount) else str(amount)
+            amounts[printable(str(key))] = None if _null(amount) else printable(str(amount))
         else:
-            raise _wrong(f"{name}.{key}", "an amount")
+            raise _wrong(f"{name}.{printable(str(key))}", "an amount")
     return amounts
 
 
@@ -199,7 +205,7 @@ def _text(name: str, value: object) -> Value:
         return None
     if not isinstance(value, str):
         raise _wrong(name, "a text")
-    return value
+    return printable(value, 4096)
 
 
 def _list(name: str, value: object) -> Value:
@@ -207,7 +213,7 @@ def _list(name: str, value: object) -> Value:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _wrong(name, "a list of texts")
-    return tuple(value)
+    return tuple(printable(item) for item in value)
 
 
 def _integer(name: str, value: object) -> Value:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import AgentError, HostError
-from kata_node_agent.nodeconfig.document import Value, check_amounts
+from kata_node_agent.nodeconfig.document import Value, check_amounts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,18 +72,18 @@ def _pairs(separator: str) -> Callable[[list[str]], Value]:
             if part and not found:
                 raise HostError(f"malformed pair, expect string{separator}string: {part!r}")
             if part:
-                pairs[name.strip()] = amount.strip()
+                pairs[printable(name.strip())] = printable(amount.strip())
         return pairs
 
     return read
 
 
 def _last(values: list[str]) -> Value:
-    return values[-1]
+    return printable(values[-1], 4096)
 
 
 def _list(values: list[str]) -> Value:
-    return tuple(part for part in ",".join(values).split(",") if part)
+    return tuple(printable(part) for part in ",".join(values).split(",") if part)
 
 
 def _integer(values: list[str]) -> Value:

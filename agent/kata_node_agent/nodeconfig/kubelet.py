@@ -7,13 +7,14 @@ cannot be used is left out, and that is said (`KubeletSettings.problem`); nothin
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
 from kata_node_agent.nodeconfig import merge
-from kata_node_agent.nodeconfig.document import parse_document
+from kata_node_agent.nodeconfig.document import parse_document, printable
 from kata_node_agent.nodeconfig.flags import Flags, parse_flags
 from kata_node_agent.nodeconfig.process import KubeletProcess, find_kubelet
 from kata_node_agent.quantity import parse_bytes
@@ -35,6 +36,8 @@ _MAX_FILE_BYTES = 1024 * 1024
 # Drop-ins are a handful; folders in folders count too, as kubelet walks the whole tree.
 _MAX_DROP_INS = 200
 _MAX_FOLDERS = 200
+# Of many faults the first ones are enough to begin with.
+_MAX_SAID = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,8 @@ def read_kubelet_settings(
         problems += [f"kubelet (pid {process.pid}): {problem}" for problem in flags.problems]
     before, settings = settings, merge.finish(settings)
     complaints += _overridden(before, settings)
-    return KubeletSettings(settings, origin, process, "; ".join(problems), tuple(complaints))
+    problem = "; ".join(printable(line) for line in problems[:_MAX_SAID])
+    return KubeletSettings(settings, origin, process, problem, tuple(complaints))
 
 
 def _main_file(
@@ -157,7 +161,7 @@ def _main_file(
             if not usual or error.reason != "Kubeconfig":
                 problems.append(f"{root.resolve(path)}: {error.message}")
             continue
-        return str(path), document, "" if usual and not root.exists(folder) else folder
+        return printable(str(path)), document, "" if usual and not root.exists(folder) else folder
     # Drop-ins are merged without a file too, and beside one that cannot be used.
     return merge.DEFAULT_ORIGIN, None, flags.config_dir
 
@@ -179,7 +183,7 @@ def _drop_ins(root: HostRoot, folder: str, problems: list[str]) -> list[tuple[Ma
             names = ", ".join(document.duplicates[:5])
             problems.append(f"{root.resolve(path)}: strict decoding error: key already set in map: {names}")
             continue
-        found.append((document.fields, str(path)))
+        found.append((document.fields, printable(str(path))))
     return found
 
 
@@ -210,8 +214,10 @@ def _walk(root: HostRoot, folder: Path, problems: list[str]) -> Iterator[Path]:
 
 
 def _is_folder(root: HostRoot, path: Path) -> bool:
-    here = root.resolve(path)
-    return here.is_dir() and not here.is_symlink()
+    try:
+        return stat.S_ISDIR(os.lstat(root.resolve(path)).st_mode)
+    except OSError:
+        return False
 
 
 def _leniently(document: Document, origin: str) -> tuple[Complaint, ...]:
@@ -219,7 +225,7 @@ def _leniently(document: Document, origin: str) -> tuple[Complaint, ...]:
         return ()
     names = ", ".join(document.duplicates[:5])
     message = f"{origin}: using lenient decoding as strict decoding failed: key already set in map: {names}"
-    return (Complaint("KubeletOverrides", message),)
+    return (Complaint("KubeletOverrides", printable(message)),)
 
 
 def _overridden(before: Settings, after: Settings) -> list[Complaint]:

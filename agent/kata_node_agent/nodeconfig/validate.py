@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.allocatable import eviction_threshold_bytes
 from kata_node_agent.host.facts import parse_cpu_list
+from kata_node_agent.nodeconfig.document import printable
 from kata_node_agent.nodeconfig.kubelet import Complaint
 from kata_node_agent.quantity import Form, format_quantity, parse
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.nodeconfig.kubelet import KubeletSettings
 
+_MAX_SAID = 10
 _RESERVABLE = {"cpu", "memory", "ephemeral-storage", "pid"}
 _SIGNALS = {
     "memory.available",
@@ -48,7 +50,8 @@ def refusals(settings: KubeletSettings, memory_capacity_bytes: int) -> tuple[Com
         *_amounts(settings),
         *_memory(settings, memory_capacity_bytes),
     ]
-    return tuple(Complaint("KubeletWouldRefuse", message) for message in messages)
+    # The first ones are enough to begin with; a hostile file could have thousands.
+    return tuple(Complaint("KubeletWouldRefuse", printable(message)) for message in messages[:_MAX_SAID])
 
 
 def _reserved_cpus(settings: KubeletSettings) -> Iterator[str]:
