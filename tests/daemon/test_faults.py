@@ -75,7 +75,10 @@ def test_a_kubelet_file_that_is_being_written_does_not_raise_the_number(short_di
     conf = node.root / "etc/kubernetes/kubelet.conf"
     conf.parent.mkdir()
     conf.write_text("kind: KubeletConfiguration\nsystemReserved: {memory: 1Gi}\n")
-    node.config.write_text("[eligibility]\ninterval_seconds = 1\n")
+    # Named, so that a kubelet of the machine does not say which file counts.
+    node.config.write_text(
+        '[eligibility]\ninterval_seconds = 1\n[kubelet]\nconfig_file = "/etc/kubernetes/kubelet.conf"\n'
+    )
     with node.agent() as agent:
         agent.wait_for("serving")
         before = node.status()["memory"]["system_reserved_bytes"]
@@ -86,6 +89,32 @@ def test_a_kubelet_file_that_is_being_written_does_not_raise_the_number(short_di
         assert status["memory"]["system_reserved_bytes"] == before
         problem = next(p for p in status["problems"] if p["reason"] == "KubeletConfigurationInvalid")
         assert str(conf) in problem["message"]
+
+
+def test_the_flags_of_a_kubelet_that_starts_later_count_as_soon_as_it_registers_us(short_dir: Path) -> None:
+    node = Node(short_dir)
+    proc = node.root / "proc"
+    proc.unlink()
+    proc.mkdir()
+    (proc / "meminfo").write_text("MemTotal: 33554432 kB\n")
+
+    async def main() -> None:
+        with node.agent() as agent:
+            agent.wait_for("serving")
+            assert node.status()["memory"]["system_reserved_bytes"] == 0
+            process = proc / "77"
+            process.mkdir()
+            (process / "comm").write_text("kubelet\n")
+            (process / "cmdline").write_bytes(b"kubelet\0--system-reserved=memory=1Gi\0")
+            (process / "status").write_text("Uid:\t0\t0\t0\t0\nNSpid:\t77\n")
+            async with DevKubelet(node.plugins) as kubelet:
+                await kubelet.wait_for_registrations(1, timeout_seconds=15)
+                # Far less than the interval of a minute.
+                async with asyncio.timeout(15):
+                    while (await asyncio.to_thread(node.status))["memory"]["system_reserved_bytes"] != 2**30:
+                        await asyncio.sleep(0.2)
+
+    asyncio.run(main())
 
 
 def test_a_second_agent_is_refused_after_kubelet_removed_the_lock_file(short_dir: Path) -> None:
