@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from kata_node_agent.errors import QuantityError
 from kata_node_agent.quantity import parse, parse_bytes
 
 if TYPE_CHECKING:
@@ -123,8 +124,6 @@ def parse_percentage(text: str) -> float:
     Raises:
         QuantityError: not a number from 0 to 100 before the sign.
     """
-    from kata_node_agent.errors import QuantityError
-
     try:
         percent = float(text.removesuffix("%"))
     except ValueError:

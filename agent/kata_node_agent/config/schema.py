@@ -221,6 +221,11 @@ class EligibilityConfig:
     waive: tuple[str, ...] = setting([], _names, "ids of checks that shall not decide")
     interval_seconds: int = setting(60, _integer(1, 3600), "how often the node is checked again")
 
+    @property
+    def chosen_profile(self) -> str | None:
+        """The profile by name; ``None`` where the operating system chooses it."""
+        return None if self.profile == "auto" else self.profile
+
 
 @dataclass(frozen=True, slots=True)
 class NfdConfig:

@@ -7,7 +7,6 @@ socket, then kubelet. Each part is a task of one group: if one dies of a fault o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.config.load import Loaded, keep_restart_only
-from kata_node_agent.config.schema import Config, Mode
 from kata_node_agent.daemon import logs
 from kata_node_agent.daemon.alive import NodeWatch
 from kata_node_agent.daemon.claims import Claims
@@ -26,6 +24,7 @@ from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.daemon.threads import in_thread
+from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.errors import AgentError
 from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 from kata_node_agent.kubelet.registrar import Registrar, State
@@ -34,6 +33,7 @@ from kata_node_agent.kubelet.service import DevicePluginService
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kata_node_agent.config.schema import Config
     from kata_node_agent.pb import agent_pb2
     from kata_node_agent.publish.metrics import MetricsServer
 
@@ -209,9 +209,7 @@ class Agent:
         await self._registrar.run()
 
     def _new_service(self) -> DevicePluginService:
-        return DevicePluginService(
-            self._table, self._holdings, lambda: Mode(self.config.mode), self._replan_soon
-        )
+        return DevicePluginService(self._table, self._holdings, lambda: self.config.mode, self._replan_soon)
 
     def _replan_soon(self) -> None:
         """After an allocation: what kubelet sees has not changed, and the next pod shall not wait for our sums."""
@@ -260,7 +258,7 @@ class Agent:
             await self._registrar.probe()
             if not self._api.in_place:
                 await self._serve_again()
-            await _wait(self._probe_now, _PROBE_INTERVAL_SECONDS)
+            await wait_for_hint(self._probe_now, _PROBE_INTERVAL_SECONDS)
 
     async def _serve_again(self) -> None:
         log.warning("our socket was removed, serving anew", extra={"socket": str(self._api.path)})
@@ -313,14 +311,6 @@ class Agent:
     def _tell_systemd(self) -> None:
         if self._node.view is not None:
             self._notifier.status(status_line(self._node.view, self._table, self._registrar))
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Waits for the event, at most so long, and clears it."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    event.clear()
 
 
 def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:

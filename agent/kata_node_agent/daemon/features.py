@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.daemon.threads import in_thread
+from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.publish.nfd import FeatureFile, Outcome
@@ -48,10 +48,7 @@ class FeaturePublisher:
             if nfd.publish and view is not None and self._node.fresh:
                 file = FeatureFile(HostRoot(self._config().host_root).resolve(nfd.features_dir) / FILE_NAME)
                 self._tell(await in_thread(_publish, file, view.features, nfd.expiry_seconds))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(nfd.expiry_seconds / 6):
-                    await self._now.wait()
-            self._now.clear()
+            await wait_for_hint(self._now, nfd.expiry_seconds / 6)
 
     def _tell(self, problem: Problem | None) -> None:
         if problem is not None and problem != self.problem:

@@ -90,7 +90,7 @@ def look(config: Config, known: KubeletSettings | None = None, cpuid: CpuidReade
     eligibility = config.eligibility
     verdict = evaluate(
         facts,
-        profile=None if eligibility.profile == "auto" else eligibility.profile,
+        profile=eligibility.chosen_profile,
         require=eligibility.require,
         waive=eligibility.waive,
     )

@@ -29,7 +29,7 @@ def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
     """
     loaded = load(config_file, flags=flags)
     policy = loaded.config.eligibility
-    profile = None if policy.profile == "auto" else policy.profile
+    profile = policy.chosen_profile
     parts: dict[str, dict[str, Any]] = {
         "profile": {"profile": profile},
         "require": {"profile": None, "require": policy.require},

@@ -25,7 +25,7 @@ def find_pids(root: HostRoot, name: str) -> list[int]:
     except OSError:
         return found
     try:
-        for entry in os.listdir(root.resolve("/proc")):
+        for entry in os.listdir(proc):
             if not (entry.isascii() and entry.isdigit()):
                 continue
             try:

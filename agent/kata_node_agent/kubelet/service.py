@@ -140,8 +140,7 @@ class DevicePluginService:
                 if index in indices:
                     raise _RefusedError(invalid, f"device {name} is asked for twice")
                 indices.add(index)
-        sick = sorted(indices - self._table.healthy)
-        if sick:
+        if not indices <= self._table.healthy:
             text = f"no room for another Kata VM on this node: {self._table.plan.limit.message}"
             if self._mode() is Mode.ENFORCE:
                 raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
