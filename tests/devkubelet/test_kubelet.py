@@ -181,12 +181,13 @@ def test_the_end_of_a_plugin_that_was_taken_over_stops_the_new_one_too(directory
             first = TinyPlugin(directory, "first.sock")
             await first.serve()
             await first.register()
-            async with TinyPlugin(directory, "second.sock") as second:
-                await kubelet.wait_for_devices(2)
+            # Another number of devices than the first one's, so that its own list is waited for.
+            async with TinyPlugin(directory, "second.sock", device_ids=("e0", "e1", "e2")) as second:
+                await kubelet.wait_for_devices(3)
                 await first.stop()
                 await kubelet.wait_for_devices(0)
                 await second.change()
-                await kubelet.wait_for_devices(2)
+                await kubelet.wait_for_devices(3)
                 pod = await kubelet.admit("default", "web", {"main": 1})
                 assert "endpoint second.sock has been stopped" in pod.message
                 await second.register()
