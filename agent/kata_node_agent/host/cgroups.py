@@ -1,76 +1,25 @@
-"""What the node's control groups use: the parts that kubelet reserves for, and every pod. Facts only.
-
-Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; for which of their figures count,
-kubelet's and cAdvisor's sources (working set = usage − inactive_file, RSS = total_rss on v1 and anon on v2).
-"""
+"""What the node's control groups use: the parts that kubelet reserves for, and every pod. Facts only."""
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kata_node_agent.errors import HostError
 from kata_node_agent.host.cgroup_mounts import CgroupMounts, Hierarchy, find_cgroup_mounts
-from kata_node_agent.host.meminfo import MemInfo, read_meminfo
-from kata_node_agent.host.pressure import Pressure, parse_pressure
+from kata_node_agent.host.cgroup_reader import Group, GroupReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from kata_node_agent.host.root import HostRoot
 
-# Files of a group are a page or so; memory.stat has some 60 lines.
 _MAX_FILE_BYTES = 16 * 1024
-# No limit, on v1: the largest number of pages that the kernel counts with, in bytes. Any machine has less.
-_NO_LIMIT = 1 << 60
-_MAX_BYTES = (1 << 63) - 1
 # A node has some hundred pods; a tree with more groups is not a node's.
 _MAX_GROUPS = 20_000
 _POD = re.compile(r"(?:kubepods(?:-burstable|-besteffort)?-)?pod([0-9a-zA-Z_-]{1,64})(?:\.slice)?")
 _CLASSES = ("", "burstable", "besteffort")
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One control group with all below it, in bytes; ``None`` where the kernel does not say.
-
-    Attributes:
-        path: the group below its hierarchy, ``/`` for the root.
-        usage_bytes: all that is charged, file cache included. The root of v2 has no such figure: anonymous and file memory
-            instead, as kubelet takes it.
-        rss_bytes: anonymous memory, as cAdvisor's ``rss``.
-        kernel_bytes: slab, stacks, page tables and other memory of the kernel that is charged.
-        limit_bytes: the group's own limit; ``None`` for none.
-        cpu_microseconds: since the group was made.
-    """
-
-    path: str
-    usage_bytes: int | None = None
-    inactive_file_bytes: int | None = None
-    rss_bytes: int | None = None
-    file_bytes: int | None = None
-    shmem_bytes: int | None = None
-    unevictable_bytes: int | None = None
-    slab_bytes: int | None = None
-    slab_unreclaimable_bytes: int | None = None
-    page_tables_bytes: int | None = None
-    kernel_bytes: int | None = None
-    swap_bytes: int | None = None
-    limit_bytes: int | None = None
-    cpu_microseconds: int | None = None
-    memory_pressure: Pressure | None = None
-    cpu_pressure: Pressure | None = None
-    io_pressure: Pressure | None = None
-
-    @property
-    def working_set_bytes(self) -> int | None:
-        """Kubelet's working set: usage less inactive file cache, not below 0."""
-        if self.usage_bytes is None:
-            return None
-        return max(0, self.usage_bytes - (self.inactive_file_bytes or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +73,7 @@ def read_cgroups(root: HostRoot, names: CgroupNames = CgroupNames(), *, each_pod
     now = time.time()
     if mounts.hierarchy == "none":
         return Cgroups("none", now)
-    read = _Reader(root, mounts)
+    read = GroupReader(root, mounts)
     pods_path = next((path for path in names.pods if read.exists(path)), "")
 
     def group(path: str, *, pressure: bool = True) -> Group | None:
@@ -167,116 +116,13 @@ def pods_group(cgroup_root: str, driver: str) -> str:
     return "".join(f"/{'-'.join(escaped[: n + 1])}.slice" for n in range(len(escaped)))
 
 
-class _Reader:
-    """Reads groups of one mounted hierarchy."""
-
-    def __init__(self, root: HostRoot, mounts: CgroupMounts) -> None:
-        self._root = root
-        self._mounts = mounts
-        self._v2 = mounts.hierarchy == "v2"
-        self._memory = str(root.resolve(mounts.memory))
-        self._cpu = str(root.resolve(mounts.cpu)) if mounts.cpu else ""
-        self._unified = str(root.resolve(mounts.unified)) if mounts.unified else ""
-
-    def exists(self, path: str) -> bool:
-        return os.path.isdir(self._memory + path)
-
-    def children(self, path: str) -> list[str]:
-        """Names of the groups in a group, sorted."""
-        try:
-            with os.scandir(self._memory + path) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        except OSError:
-            return []
-
-    def group(self, path: str, *, pressure: bool = False) -> Group | None:
-        """A group; ``None`` where it is not there (any more)."""
-        folder = self._memory + path
-        stat = _numbers(_read(f"{folder}/memory.stat"))
-        usage = _number(_read(f"{folder}/{'memory.current' if self._v2 else 'memory.usage_in_bytes'}"))
-        if not stat and usage is None:
-            return None
-        values = self._v2_values(folder, stat) if self._v2 else self._v1_values(folder, stat)
-        pressures = self._pressures(path) if pressure else {}
-        cpu = self._cpu_microseconds(path)
-        return Group(path=path, usage_bytes=usage, cpu_microseconds=cpu, **values, **pressures)
-
-    def root_group(self) -> Group | None:
-        """The whole node."""
-        found = self.group("/", pressure=True)
-        if found is None:
-            return None
-        memory = _meminfo(self._root)
-        if memory is not None and memory.swap_total_bytes is not None and memory.swap_free_bytes is not None:
-            found = replace(found, swap_bytes=max(0, memory.swap_total_bytes - memory.swap_free_bytes))
-        if self._v2 and found.usage_bytes is None and found.rss_bytes is not None:
-            # The root of v2 has no memory.current. Source: runc's libcontainer, fs2/memory.go, rootStatsFromMeminfo.
-            found = replace(found, usage_bytes=found.rss_bytes + (found.file_bytes or 0))
-        return replace(
-            found,
-            memory_pressure=found.memory_pressure or self._node_pressure("memory"),
-            cpu_pressure=found.cpu_pressure or self._node_pressure("cpu"),
-            io_pressure=found.io_pressure or self._node_pressure("io"),
-        )
-
-    def _node_pressure(self, what: str) -> Pressure | None:
-        return parse_pressure(self._root.try_read_text(f"/proc/pressure/{what}", _MAX_FILE_BYTES) or "")
-
-    def _v2_values(self, folder: str, stat: Mapping[str, int]) -> dict[str, Any]:
-        kernel = stat.get("kernel")
-        if kernel is None and "slab" in stat:
-            # Before Linux 5.18 there is no sum.
-            parts = ("slab", "kernel_stack", "pagetables", "percpu", "sock", "vmalloc")
-            kernel = sum(stat.get(name, 0) for name in parts)
-        return {
-            "inactive_file_bytes": stat.get("inactive_file"),
-            "rss_bytes": stat.get("anon"),
-            "file_bytes": stat.get("file"),
-            "shmem_bytes": stat.get("shmem"),
-            "unevictable_bytes": stat.get("unevictable"),
-            "slab_bytes": stat.get("slab"),
-            "slab_unreclaimable_bytes": stat.get("slab_unreclaimable"),
-            "page_tables_bytes": stat.get("pagetables"),
-            "kernel_bytes": kernel,
-            "swap_bytes": _number(_read(f"{folder}/memory.swap.current")),
-            "limit_bytes": _limit(_read(f"{folder}/memory.max")),
-        }
-
-    def _v1_values(self, folder: str, stat: Mapping[str, int]) -> dict[str, Any]:
-        return {
-            "inactive_file_bytes": stat.get("total_inactive_file"),
-            "rss_bytes": stat.get("total_rss"),
-            "file_bytes": stat.get("total_cache"),
-            "shmem_bytes": stat.get("total_shmem"),
-            "unevictable_bytes": stat.get("total_unevictable"),
-            "kernel_bytes": _number(_read(f"{folder}/memory.kmem.usage_in_bytes")),
-            "swap_bytes": stat.get("total_swap"),
-            "limit_bytes": _limit(_read(f"{folder}/memory.limit_in_bytes")),
-        }
-
-    def _cpu_microseconds(self, path: str) -> int | None:
-        if self._v2:
-            return _numbers(_read(f"{self._memory}{path}/cpu.stat")).get("usage_usec")
-        nanoseconds = _number(_read(f"{self._cpu}{path}/cpuacct.usage")) if self._cpu else None
-        return None if nanoseconds is None else nanoseconds // 1000
-
-    def _pressures(self, path: str) -> dict[str, Any]:
-        if not self._unified:
-            return {}
-        folder = self._unified + path
-        return {
-            f"{what}_pressure": parse_pressure(_read(f"{folder}/{what}.pressure").decode(errors="replace"))
-            for what in ("memory", "cpu", "io")
-        }
-
-
-def _units(read: _Reader, system: str) -> Iterator[Group]:
+def _units(read: GroupReader, system: str) -> Iterator[Group]:
     for name in read.children(system)[:_MAX_GROUPS]:
         if (group := read.group(f"{system}/{name}")) is not None:
             yield group
 
 
-def _pods(read: _Reader, pods: str) -> Iterator[PodGroup]:
+def _pods(read: GroupReader, pods: str) -> Iterator[PodGroup]:
     """Every pod's group: cgroupfs' names (``pod<uid>``) and systemd's (``kubepods-burstable-pod<uid>.slice``)."""
     top = read.children(pods)
     places = {"": top}
@@ -296,52 +142,3 @@ def _pods(read: _Reader, pods: str) -> Iterator[PodGroup]:
             if (group := read.group(path)) is not None:
                 # systemd's names have underscores where the uid has dashes.
                 yield PodGroup(match[1].replace("_", "-"), quality, group)
-
-
-def _meminfo(root: HostRoot) -> MemInfo | None:
-    try:
-        return read_meminfo(root)
-    except HostError:
-        return None
-
-
-def _read(path: str) -> bytes:
-    """A group's file; empty where it is not there. Read to its end: a page that is full is not all."""
-    try:
-        # O_NONBLOCK: a FIFO in a tree that is no cgroup file system must not hang us.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError):
-        return b""
-    try:
-        return os.read(descriptor, _MAX_FILE_BYTES)
-    except OSError:
-        # ENODEV: the group was removed between open and read.
-        return b""
-    finally:
-        os.close(descriptor)
-
-
-def _numbers(content: bytes) -> dict[str, int]:
-    """``name number`` lines; what is none is passed over."""
-    found: dict[str, int] = {}
-    for line in content.decode("ascii", errors="replace").split("\n"):
-        name, _, text = line.partition(" ")
-        if (value := _plain(text)) is not None:
-            found.setdefault(name, value)
-    return found
-
-
-def _number(content: bytes) -> int | None:
-    return _plain(content.decode("ascii", errors="replace").strip())
-
-
-def _limit(content: bytes) -> int | None:
-    value = _number(content)
-    return None if value is None or value >= _NO_LIMIT else value
-
-
-def _plain(text: str) -> int | None:
-    if not text or len(text) > 19 or not (text.isascii() and text.isdigit()):
-        return None
-    value = int(text)
-    return value if value <= _MAX_BYTES else None
