@@ -11,6 +11,7 @@ from kata_node_agent import __version__
 # name -> (module, one line for --help). The line stands here so that --help imports no command.
 COMMANDS = {
     "check": ("check", "Prove whether this node can run Kata VMs, and say why."),
+    "report": ("report", "Show what the node has, what is kept from pods, what is used."),
     "snapshot": ("snapshot", "Record all facts of this node in one JSON file."),
     "run": ("run", "Run the agent in the foreground (this is what systemd starts)."),
     "status": ("status", "Ask the running agent what it advertises, and what limits it."),

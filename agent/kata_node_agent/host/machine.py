@@ -1,0 +1,83 @@
+"""How much a machine has beside memory: CPUs, storage, process ids, huge pages of each size. Facts only."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kata_node_agent.host.facts import is_live, parse_cpu_list
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kata_node_agent.host.root import HostRoot
+
+HUGEPAGES = "/sys/kernel/mm/hugepages"
+_MAX_BYTES = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What was found; ``None`` where it is not known.
+
+    Attributes:
+        cpus: logical CPUs that are online.
+        storage_bytes: size of the file system where kubelet keeps its pods.
+        pids: how many process ids there can be at once.
+        hugepages_bytes: size of a page in bytes → bytes set aside.
+    """
+
+    cpus: int | None = None
+    storage_bytes: int | None = None
+    pids: int | None = None
+    hugepages_bytes: Mapping[int, int] = field(default_factory=dict)
+
+
+def read_machine(root: HostRoot, kubelet_root: str = "/var/lib/kubelet") -> Machine:
+    """The machine now.
+
+    Args:
+        root: the host.
+        kubelet_root: kubelet's ``--root-dir``. In a recorded tree it lies on the disk of whoever looks, and does not count.
+    """
+    cpus = parse_cpu_list(root.try_read_text("/sys/devices/system/cpu/online", 1 << 16) or "")
+    # Source: kubelet's pkg/kubelet/stats/pidlimit: the lower of the two.
+    limits = [_number(root, f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max")]
+    known = [limit for limit in limits if limit is not None]
+    return Machine(
+        cpus=len(cpus) or None,
+        storage_bytes=_storage(root, kubelet_root) if is_live(root) else None,
+        pids=min(known, default=None),
+        hugepages_bytes=dict(_hugepages(root)),
+    )
+
+
+def _storage(root: HostRoot, kubelet_root: str) -> int | None:
+    path = root.resolve(kubelet_root)
+    # Before kubelet's first start its folder is not there: the file system that will have it counts.
+    for place in (path, *path.parents):
+        try:
+            status = os.statvfs(place)
+        except (OSError, ValueError):
+            continue
+        return min(status.f_blocks * status.f_frsize, _MAX_BYTES) or None
+    return None
+
+
+def _hugepages(root: HostRoot) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for name in root.list_names(HUGEPAGES):
+        digits = name.removeprefix("hugepages-").removesuffix("kB")
+        pages = _number(root, Path(HUGEPAGES, name, "nr_hugepages"))
+        if digits.isascii() and digits.isdigit() and len(digits) < 12 and pages is not None:
+            size = int(digits) * 1024
+            if size * pages <= _MAX_BYTES:
+                found.append((size, size * pages))
+    return found
+
+
+def _number(root: HostRoot, path: str | Path) -> int | None:
+    text = (root.try_read_text(path, 64) or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
