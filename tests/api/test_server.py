@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kata_node_agent.api.server import ApiServer
-from kata_node_agent.errors import BusyError, SocketError
+from kata_node_agent.errors import BusyError, HostError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -21,7 +21,14 @@ class Api:
 
     def __init__(self, folder: Path) -> None:
         self.serving: dict[str, bool] = {"": True, "device-plugin": False}
-        self.server = ApiServer(folder, lambda: agent_pb2.Status(verdict="eligible"), lambda: self.serving)
+        self.unreadable = False
+        status = agent_pb2.Status(verdict="eligible")
+        self.server = ApiServer(folder, lambda: status, lambda: self.serving, self.node)
+
+    async def node(self) -> agent_pb2.Node:
+        if self.unreadable:
+            raise HostError("/proc/meminfo: no usable MemTotal", hint="look at how /proc is mounted")
+        return agent_pb2.Node(schema="kata-node-agent/report/v1")
 
     async def __aenter__(self) -> Self:
         await self.server.start()
@@ -43,6 +50,20 @@ def test_answers_status_and_leaves_no_socket(short_dir: Path) -> None:
             status = await agent_pb2_grpc.NodeAgentStub(api.channel).GetStatus(agent_pb2.GetStatusRequest())
             assert status.verdict == "eligible"
         assert not list(short_dir.iterdir())
+
+    asyncio.run(main())
+
+
+def test_answers_with_the_node_or_why_it_cannot_be_read(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            stub = agent_pb2_grpc.NodeAgentStub(api.channel)
+            assert (await stub.GetNode(agent_pb2.GetNodeRequest())).schema == "kata-node-agent/report/v1"
+            api.unreadable = True
+            with pytest.raises(grpc.RpcError) as caught:
+                await stub.GetNode(agent_pb2.GetNodeRequest())
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert "no usable MemTotal (look at how /proc is mounted)" in (caught.value.details() or "")
 
     asyncio.run(main())
 

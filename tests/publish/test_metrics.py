@@ -1,12 +1,14 @@
 import re
 import socket
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kata_node_agent.errors import SocketError
+from kata_node_agent.errors import HostError, SocketError
 from kata_node_agent.pb import agent_pb2 as pb
 from kata_node_agent.publish.metrics import MetricsServer
 
@@ -27,9 +29,44 @@ def free_address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def scrape(status: pb.Status) -> str:
+def unknown_group(path: str) -> dict[str, Any]:
+    names = ("usage", "working_set", "rss", "swap", "limit")
+    group: dict[str, Any] = {"path": path, "cpu_microseconds": 2_500_000}
+    group |= {f"{name}_bytes": 11 for name in names}
+    return group | {f"{name}_pressure_percent": 50.0 for name in ("memory", "cpu", "io")}
+
+
+def amounts(memory: int | None) -> dict[str, int | None]:
+    return {"memory_bytes": memory, "cpu_millicores": 1500, "ephemeral_storage_bytes": None, "pids": None}
+
+
+REPORT: dict[str, Any] = {
+    "capacity": amounts(32),
+    "reserved": {"system": amounts(3), "kube": amounts(0)},
+    "allocatable": amounts(29),
+    "usage": {
+        "system": unknown_group("/system.slice"),
+        **dict.fromkeys(("root", "kubelet", "runtime", "pods", "kata_overhead")),
+    },
+    "available": {
+        "memory_bytes": 5,
+        "until_eviction_bytes": -1,
+        **dict.fromkeys(("pods_memory_bytes", "pods_until_eviction_bytes", "mem_available_bytes")),
+    },
+    "findings": [
+        {"reason": "EvictionUnderWay", "problem": True},
+        {"reason": "EvictionUnderWay", "problem": True},
+    ],
+}
+
+
+def unreadable() -> dict[str, Any]:
+    raise HostError("/proc/meminfo: no usable MemTotal")
+
+
+def scrape(status: pb.Status, report: Callable[[], dict[str, Any]] = lambda: REPORT) -> str:
     address = free_address()
-    server = MetricsServer(address, lambda: status)
+    server = MetricsServer(address, lambda: status, report)
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
@@ -48,6 +85,28 @@ def test_a_scrape_tells_the_status() -> None:
         'kata_node_agent_memory_bytes{part="capacity"} 7.0',
     ):
         assert line in text
+
+
+def test_a_scrape_tells_the_report_and_leaves_out_what_is_not_known() -> None:
+    text = scrape(STATUS)
+    for line in (
+        'kata_node_agent_node_bytes{part="allocatable",resource="memory"} 29.0',
+        'kata_node_agent_node_cpus{part="capacity"} 1.5',
+        'kata_node_agent_group_memory_bytes{group="system",kind="working_set"} 11.0',
+        'kata_node_agent_group_cpu_seconds_total{group="system"} 2.5',
+        'kata_node_agent_group_stalled_ratio{group="system",resource="io"} 0.5',
+        'kata_node_agent_until_eviction_bytes{signal="memory.available"} -1.0',
+        'kata_node_agent_findings{problem="true",reason="EvictionUnderWay"} 1.0',
+    ):
+        assert line in text
+    assert 'group="pods"' not in text
+    assert "ephemeral_storage" not in text
+
+
+def test_a_node_that_cannot_be_read_leaves_the_status_to_scrape() -> None:
+    text = scrape(STATUS, unreadable)
+    assert "kata_node_agent_verdict" in text
+    assert "kata_node_agent_node_bytes" not in text
 
 
 def test_the_table_in_the_documents_is_what_a_scrape_has() -> None:
@@ -72,4 +131,4 @@ def test_a_port_that_is_taken_is_said() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(SocketError, match="cannot listen"):
-            MetricsServer(f"127.0.0.1:{taken.getsockname()[1]}", lambda: STATUS)
+            MetricsServer(f"127.0.0.1:{taken.getsockname()[1]}", lambda: STATUS, lambda: REPORT)

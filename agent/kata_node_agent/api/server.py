@@ -16,8 +16,11 @@ from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
 from kata_node_agent.sockets import FileIdentity, identity_of, make_room, unix_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
+
+    # Reads the node when asked; raises AgentError where it cannot.
+    ReadNode = Callable[[], Awaitable[agent_pb2.Node]]
 
 SOCKET_NAME = "agent.sock"
 GROUP = "kata-node-agent"
@@ -29,12 +32,21 @@ _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
 class NodeAgentService:
     """The NodeAgent service over functions of the daemon."""
 
-    def __init__(self, status: Callable[[], agent_pb2.Status]) -> None:
+    def __init__(self, status: Callable[[], agent_pb2.Status], node: ReadNode) -> None:
         self._status = status
+        self._node = node
 
     async def GetStatus(self, request: agent_pb2.GetStatusRequest, context: Any) -> agent_pb2.Status:
         """What the agent advertises, what limits it, and what is wrong."""
         return self._status()
+
+    async def GetNode(self, request: agent_pb2.GetNodeRequest, context: Any) -> agent_pb2.Node:
+        """What the node has, what is kept from pods, and what is used, read now."""
+        try:
+            return await self._node()
+        except AgentError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise
 
 
 class _LateReflection(grpc.GenericRpcHandler):
@@ -67,10 +79,14 @@ class ApiServer:
     """Serves from `start` until `stop`."""
 
     def __init__(
-        self, run_dir: Path, status: Callable[[], agent_pb2.Status], serving: Callable[[], Mapping[str, bool]]
+        self,
+        run_dir: Path,
+        status: Callable[[], agent_pb2.Status],
+        serving: Callable[[], Mapping[str, bool]],
+        node: ReadNode,
     ) -> None:
         self.path = run_dir / SOCKET_NAME
-        self._service = NodeAgentService(status)
+        self._service = NodeAgentService(status, node)
         self._serving = serving
         self._health = HealthService(serving)
         self._servers: list[grpc.aio.Server] = []

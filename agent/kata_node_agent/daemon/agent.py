@@ -22,6 +22,8 @@ from kata_node_agent.daemon.history import History
 from kata_node_agent.daemon.node import Problem, plan
 from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.pods import PodWatch
+from kata_node_agent.daemon.recorder import Recorder
+from kata_node_agent.daemon.report import NodeReport
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.daemon.waiting import wait_for_hint
@@ -62,6 +64,8 @@ class Agent:
         self._history = History()
         self._node = NodeWatch(lambda: self.config, self._history, self._replan)
         self._features = FeaturePublisher(lambda: self.config, self._node)
+        self._report = NodeReport(lambda: self.config, self._node)
+        self._recorder = Recorder(lambda: self.config, self._node)
         self._started = time.time()
         self._reload_problem: Problem | None = None
         self._replanning: asyncio.TimerHandle | None = None
@@ -79,7 +83,7 @@ class Agent:
         self._pods = PodWatch(lambda: self.config, self._holdings, self._registrar, self._replan)
         self._kubelet_state = ""
         self._running = False
-        self._api = ApiServer(self.config.run_dir, self.status, self.serving)
+        self._api = ApiServer(self.config.run_dir, self.status, self.serving, self._report.message)
 
     @property
     def config(self) -> Config:
@@ -165,7 +169,7 @@ class Agent:
         def ask() -> agent_pb2.Status:
             return asyncio.run_coroutine_threadsafe(status(), loop).result(_SCRAPE_TIMEOUT_SECONDS)
 
-        return MetricsServer(address, ask)
+        return MetricsServer(address, ask, self._report.document)
 
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -177,6 +181,7 @@ class Agent:
                     self._node.watch_devices,
                     self._node.watch_kernel,
                     self._features.run,
+                    self._recorder.run,
                     self._probe_endpoint,
                     self._pods.run,
                     self._feed_watchdog,
@@ -302,11 +307,14 @@ class Agent:
             view=self._node.view,
             table=self._table,
             registrar=self._registrar,
-            extra_problems=[problem for problem in (self._reload_problem, self._features.problem) if problem],
+            extra_problems=[p for p in self._own_problems() if p is not None],
             started=self._started,
             verdict_since=self._node.verdict_since,
             history=self._history,
         )
+
+    def _own_problems(self) -> tuple[Problem | None, ...]:
+        return self._reload_problem, self._features.problem, self._recorder.problem
 
     def _tell_systemd(self) -> None:
         if self._node.view is not None:

@@ -47,14 +47,19 @@ class NodeResources:
     settings: KubeletSettings
 
 
-def read_node(root: HostRoot, ours: KubeletConfig) -> NodeResources:
+def read_node(root: HostRoot, ours: KubeletConfig, known: KubeletSettings | None = None) -> NodeResources:
     """The node's resources now.
+
+    Args:
+        root: the host.
+        ours: what is to be believed instead of kubelet's settings.
+        known: settings read earlier; see `read_budget`.
 
     Raises:
         HostError: the node's memory cannot be read.
         QuantityError: a setting of ours is no amount.
     """
-    budget, kubelet = read_budget(root, ours)
+    budget, kubelet = read_budget(root, ours, known)
     settings = with_ours(kubelet, ours)
     arguments = settings.process.arguments if settings.process is not None else ()
     machine = read_machine(root, _root_dir(arguments))

@@ -6,16 +6,17 @@ loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from kata_node_agent.errors import SocketError, describe_os_error
+from kata_node_agent.errors import AgentError, SocketError, describe_os_error
+from kata_node_agent.publish.node_metrics import node_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from threading import Thread
     from wsgiref.simple_server import WSGIServer
 
@@ -29,8 +30,11 @@ _VERDICTS = ("eligible", "ineligible", "unknown")
 class StatusCollector(Collector):
     """The status as metrics; base units, names with our prefix."""
 
-    def __init__(self, status: Callable[[], agent_pb2.Status]) -> None:
+    def __init__(
+        self, status: Callable[[], agent_pb2.Status], report: Callable[[], Mapping[str, Any]]
+    ) -> None:
         self._status = status
+        self._report = report
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
@@ -86,14 +90,25 @@ class StatusCollector(Collector):
         yield GaugeMetricFamily(
             "kata_node_agent_problems", "Problems that status shows.", value=float(len(status.problems))
         )
+        try:
+            report = self._report()
+        except AgentError:
+            # The status above says that the node cannot be read; a scrape tells the rest all the same.
+            return
+        yield from node_metrics(report)
 
 
 class MetricsServer:
     """Serves /metrics over HTTP until `stop`."""
 
-    def __init__(self, address: str, status: Callable[[], agent_pb2.Status]) -> None:
+    def __init__(
+        self,
+        address: str,
+        status: Callable[[], agent_pb2.Status],
+        report: Callable[[], Mapping[str, Any]],
+    ) -> None:
         registry = CollectorRegistry()
-        registry.register(StatusCollector(status))
+        registry.register(StatusCollector(status, report))
         host, _, port = address.rpartition(":")
         try:
             started: tuple[WSGIServer, Thread] = start_http_server(int(port), host.strip("[]"), registry)

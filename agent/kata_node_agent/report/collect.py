@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kata_node_agent.advice.reserved import Advice, Reservation, advise
 from kata_node_agent.capacity.usage import Finding, MemoryUse, Signals, findings, signals
-from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
-from kata_node_agent.host.cgroups import (
-    CgroupNames,
-    Cgroups,
-    group_of_process,
-    pods_group,
-    read_cgroups,
-)
+from kata_node_agent.errors import AgentError
+from kata_node_agent.host.cgroups import Cgroups, read_cgroups
 from kata_node_agent.host.consumers import Consumer, largest_consumers
+from kata_node_agent.host.facts import is_live
 from kata_node_agent.host.meminfo import MemInfo, read_meminfo
-from kata_node_agent.host.processes import find_pids
+from kata_node_agent.host.osrelease import read_os_release
 from kata_node_agent.nodeconfig.node import NodeResources, read_node
 from kata_node_agent.report.document import as_document
+from kata_node_agent.report.history import HISTORY_NAME, OUTSIDE
+from kata_node_agent.report.use import group_names, memory_use
+from kata_node_agent.series import Observed, read_observed
 
 if TYPE_CHECKING:
     from kata_node_agent.config.schema import Config
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.nodeconfig.kubelet import KubeletSettings
 
-_RUNTIMES = ("crio", "containerd")
 _MAX_CONSUMERS = 5
 
 
@@ -42,26 +40,39 @@ class Report:
     signals: Signals
     findings: tuple[Finding, ...]
     consumers: tuple[Consumer, ...] = ()
-    problems: tuple[str, ...] = field(default=())
+    advice: tuple[Advice, ...] = ()
+    observed: tuple[Observed, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document of ``report --format json``."""
         return as_document(self)
 
 
-def collect_report(root: HostRoot, config: Config) -> Report:
+def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None = None) -> Report:
     """The node now.
+
+    Args:
+        root: the host.
+        config: the configuration in force.
+        known: kubelet's settings read earlier, which spares a search for its process.
 
     Raises:
         HostError: its memory cannot be read, and so nothing can be said.
         QuantityError: a setting of ours is no amount.
     """
     now = time.time()
-    node = read_node(root, config.kubelet)
+    node = read_node(root, config.kubelet, known)
     cgroups = read_cgroups(root, group_names(root, node.settings))
     memory = read_meminfo(root)
     use = memory_use(node, memory, cgroups)
     problems = [node.settings.problem] if node.settings.problem else []
+    observed: tuple[Observed, ...] = ()
+    try:
+        # The history is this machine's: a recorded tree has none.
+        observed = () if not is_live(root) else read_observed(config.state_dir / HISTORY_NAME, now)
+    except AgentError as error:
+        problems.append(str(error))
     return Report(
         unix_seconds=now,
         node=node,
@@ -71,53 +82,20 @@ def collect_report(root: HostRoot, config: Config) -> Report:
         signals=signals(use),
         findings=findings(use),
         consumers=largest_consumers(root, cgroups, _MAX_CONSUMERS),
+        advice=advise(_reservation(root, node), next((o for o in observed if o.name == OUTSIDE), None)),
+        observed=observed,
         problems=tuple(problems),
     )
 
 
-def group_names(root: HostRoot, settings: KubeletSettings) -> CgroupNames:
-    """Which groups are meant on this node: by kubelet's settings, and where they say nothing by the running processes."""
-    mounts = find_cgroup_mounts(root)
-
-    def of(*names: str) -> str:
-        pids = (pid for name in names for pid in find_pids(root, name))
-        found = (group_of_process(root, pid, mounts) for pid in pids)
-        return next((path for path in found if path not in {"", "/"}), "")
-
-    configured = pods_group(settings.text("cgroupRoot"), settings.text("cgroupDriver"))
-    # The other driver's name too: without a kubelet the driver is not known.
-    others = (pods_group(settings.text("cgroupRoot"), driver) for driver in ("systemd", "cgroupfs"))
-    kubelet = settings.text("kubeletCgroups")
-    if not kubelet:
-        pid = settings.process.pid if settings.process is not None else None
-        kubelet = group_of_process(root, pid, mounts) if pid is not None else ""
-    return CgroupNames(
-        system=settings.text("systemReservedCgroup") or CgroupNames().system,
-        pods=tuple(dict.fromkeys((configured, *others))),
-        kubelet=kubelet if kubelet != "/" else "",
-        runtime=of(*_RUNTIMES),
-    )
-
-
-def memory_use(node: NodeResources, memory: MemInfo, cgroups: Cgroups) -> MemoryUse:
-    """The figures that decisions are made of."""
-    system, pods, overhead, root = cgroups.system, cgroups.pods, cgroups.kata_overhead, cgroups.root
-    pressure = root.memory_pressure if root is not None else None
-    return MemoryUse(
+def _reservation(root: HostRoot, node: NodeResources) -> Reservation:
+    settings, release = node.settings, read_os_release(root)
+    origin = settings.values.get("systemReserved.memory")
+    return Reservation(
         capacity_bytes=node.budget.capacity_bytes,
+        cpus=node.machine.cpus,
         reserved_bytes=node.budget.system_reserved_bytes + node.budget.kube_reserved_bytes,
-        allocatable_bytes=node.budget.allocatable_bytes,
-        eviction_hard=node.eviction_hard.get("memory.available", ""),
-        root_working_set_bytes=root.working_set_bytes if root is not None else None,
-        system_rss_bytes=system.rss_bytes if system is not None else None,
-        system_working_set_bytes=system.working_set_bytes if system is not None else None,
-        pods_limit_bytes=pods.limit_bytes if pods is not None else None,
-        pods_working_set_bytes=pods.working_set_bytes if pods is not None else None,
-        kata_overhead_bytes=overhead.working_set_bytes if overhead is not None else None,
-        available_bytes=memory.available_bytes,
-        slab_bytes=memory.slab_unreclaimable_bytes,
-        page_tables_bytes=memory.page_tables_bytes,
-        hugetlb_bytes=memory.hugepages_bytes,
-        system_swap_bytes=system.swap_bytes if system is not None else None,
-        pressure_percent=pressure.some_avg60 if pressure is not None else None,
+        kube_reserved_bytes=node.budget.kube_reserved_bytes,
+        origin=origin.origin if origin is not None else "kubelet's defaults",
+        openshift=release is not None and release.family == "rhcos",
     )

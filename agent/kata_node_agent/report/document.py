@@ -66,8 +66,23 @@ def as_document(report: Report) -> dict[str, Any]:
         ],
         "kata": [],
         "settings": settings_list(node.settings.values),
-        "advice": [],
-        "observed": [],
+        "advice": [
+            {"reason": a.reason, "message": a.message, "why": a.why, "setting": a.setting}
+            for a in report.advice
+        ],
+        "observed": [
+            {
+                "name": o.name,
+                "records": o.records,
+                "first_unix_seconds": o.first_unix_seconds,
+                "last_unix_seconds": o.last_unix_seconds,
+                "p50": o.p50,
+                "p95": o.p95,
+                "p99": o.p99,
+                "max": o.max,
+            }
+            for o in report.observed
+        ],
         "problems": list(report.problems),
     }
 
