@@ -37,11 +37,17 @@ _CONTAINERD_PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtim
 
 @dataclass(frozen=True, slots=True)
 class KataHandler:
-    """A handler of the container runtime (``crio`` or ``containerd``) that starts Kata."""
+    """A handler of the container runtime (``crio`` or ``containerd``) that starts Kata.
+
+    Attributes:
+        config_path: the file of Kata's that it names; empty where the runtime is to search.
+        binary: the shim that it names by its path; empty where it is found by name.
+    """
 
     name: str
     runtime: str
     config_path: str = ""
+    binary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def crio_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
             table.get("runtime_type") != "vm" and not (isinstance(path, str) and "kata" in path)
         ):
             continue
-        yield KataHandler(name, "crio", _text(table.get("runtime_config_path")))
+        yield KataHandler(name, "crio", _text(table.get("runtime_config_path")), _text(path))
 
 
 def containerd_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
@@ -97,7 +103,17 @@ def containerd_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
         for name, table in _table(document, "plugins", plugin, "containerd", "runtimes").items():
             if not isinstance(table, dict) or "kata" not in _text(table.get("runtime_type")):
                 continue
-            yield KataHandler(name, "containerd", _text(_table(table, "options").get("ConfigPath")))
+            options = _table(table, "options")
+            # A runtime type may be the shim's path itself.
+            path = next(
+                (
+                    p
+                    for key in ("runtime_path", "runtime_type")
+                    if (p := _text(table.get(key))).startswith("/")
+                ),
+                "",
+            )
+            yield KataHandler(name, "containerd", _text(options.get("ConfigPath")), path)
 
 
 def _files(root: HostRoot, places: tuple[str, ...]) -> Iterator[str]:

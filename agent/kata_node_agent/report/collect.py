@@ -14,6 +14,7 @@ from kata_node_agent.host.consumers import Consumer, largest_consumers
 from kata_node_agent.host.facts import is_live
 from kata_node_agent.host.meminfo import MemInfo, read_meminfo
 from kata_node_agent.host.osrelease import read_os_release
+from kata_node_agent.nodeconfig.kata import KataSettings, read_kata_settings
 from kata_node_agent.nodeconfig.node import NodeResources, read_node
 from kata_node_agent.report.document import as_document
 from kata_node_agent.report.history import HISTORY_NAME, OUTSIDE
@@ -40,6 +41,7 @@ class Report:
     signals: Signals
     findings: tuple[Finding, ...]
     consumers: tuple[Consumer, ...] = ()
+    kata: tuple[KataSettings, ...] = ()
     advice: tuple[Advice, ...] = ()
     observed: tuple[Observed, ...] = ()
     problems: tuple[str, ...] = ()
@@ -82,6 +84,7 @@ def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None
         signals=signals(use),
         findings=findings(use),
         consumers=largest_consumers(root, cgroups, _MAX_CONSUMERS),
+        kata=read_kata_settings(root),
         advice=advise(_reservation(root, node), next((o for o in observed if o.name == OUTSIDE), None)),
         observed=observed,
         problems=tuple(problems),

@@ -64,7 +64,18 @@ def as_document(report: Report) -> dict[str, Any]:
             {"reason": f.reason, "message": f.message, "remedy": f.remedy, "problem": f.problem}
             for f in report.findings
         ],
-        "kata": [],
+        "kata": [
+            {
+                "name": k.handler,
+                "runtime": k.runtime,
+                "kind": k.kind,
+                "hypervisor": k.hypervisor,
+                "file": k.file,
+                "settings": settings_list(k.values),
+                "problem": k.problem,
+            }
+            for k in report.kata
+        ],
         "settings": settings_list(node.settings.values),
         "advice": [
             {"reason": a.reason, "message": a.message, "why": a.why, "setting": a.setting}
