@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from kata_node_agent.nodeconfig.kubelet import KubeletSettings, parse_kubelet_settings
@@ -62,3 +64,26 @@ def test_what_kubelet_would_refuse_is_said_in_its_words(text: str, message: str)
 @pytest.mark.parametrize("threshold", ["0%", "100%", "10%", "100Mi"])
 def test_what_kubelet_takes_is_not_complained_of(threshold: str) -> None:
     assert refusals(settings_of(f"evictionHard: {{memory.available: {threshold}}}"), 32 * GIB) == ()
+
+
+def test_the_static_memory_manager_wants_its_sum_to_be_the_reservation() -> None:
+    content = {
+        "kind": "KubeletConfiguration",
+        "memoryManagerPolicy": "Static",
+        "systemReserved": {"memory": "1Gi"},
+        "evictionHard": {"memory.available": "100Mi"},
+        "reservedMemory": [{"numaNode": 0, "limits": {"memory": "1Gi"}}],
+    }
+
+    def said() -> list[str]:
+        settings = parse_kubelet_settings(json.dumps(content).encode(), "f")
+        return [complaint.message for complaint in refusals(settings, 32 << 30)]
+
+    assert said() == [
+        'the total amount "1Gi" of type "memory" is not equal to the value "1124Mi" determined by Node Allocatable feature'
+    ]
+    content["reservedMemory"] = [
+        {"numaNode": 0, "limits": {"memory": "1Gi"}},
+        {"numaNode": 1, "limits": {"memory": "100Mi", "hugepages-2Mi": "1Gi"}},
+    ]
+    assert said() == []

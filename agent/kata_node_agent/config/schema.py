@@ -157,6 +157,13 @@ def _address(raw: object) -> str:
     return text
 
 
+def _configz_url(raw: object) -> str:
+    text = _text(raw)
+    if text and not re.fullmatch(r"https?://[!-~]{1,400}", text):
+        raise _refuse(raw, "a URL such as https://localhost:10250/configz")
+    return text
+
+
 def setting(default: object, parse: Parser, doc: str, *, live: bool = True) -> Any:
     """A field of a section. `live`: takes effect on reload; otherwise only at a restart."""
     return field(
@@ -195,6 +202,13 @@ class KubeletConfig:
         _path,
         "kubelet's pod resources API (on the host; not below host_root)",
     )
+    configz_url: str = setting(
+        "",
+        _configz_url,
+        "ask kubelet itself, such as https://localhost:10250/configz; empty: files and flags only",
+    )
+    configz_token_file: Path | None = setting("", _optional_path, "token for configz_url, below host_root")
+    configz_ca_file: Path | None = setting("", _optional_path, "who signed kubelet's certificate; the same")
     system_reserved_memory: int | None = setting("", _optional_bytes, "memory of systemReserved")
     kube_reserved_memory: int | None = setting("", _optional_bytes, "memory of kubeReserved")
     eviction_hard_memory: str = setting(

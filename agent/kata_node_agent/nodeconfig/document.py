@@ -30,6 +30,11 @@ TEXTS = (
     "cgroupDriver",
     "cgroupRoot",
     "kubeletCgroups",
+    "systemCgroups",
+    "topologyManagerPolicy",
+    "topologyManagerScope",
+    "memoryManagerPolicy",
+    "cpuManagerPolicy",
 )
 
 Scalar = str | int | bool | tuple[str, ...]
@@ -46,12 +51,13 @@ class Document:
     duplicates: tuple[str, ...]
 
 
-def parse_document(content: bytes, *, drop_in: bool = False) -> Document:
+def parse_document(content: bytes, *, drop_in: bool = False, configz: bool = False) -> Document:
     """The fields that matter of a KubeletConfiguration.
 
     Args:
         content: the file.
         drop_in: whether an amount may be null.
+        configz: whether it is an answer of kubelet's /configz, which has the settings in ``kubeletconfig``.
 
     Raises:
         HostError: neither YAML nor JSON, not a KubeletConfiguration (reason ``Kubeconfig`` if it is one), or a field has
@@ -60,7 +66,11 @@ def parse_document(content: bytes, *, drop_in: bool = False) -> Document:
     """
     duplicates: list[str] = []
     document = _load(content, duplicates)
-    if not isinstance(document, dict) or document.get("kind") != "KubeletConfiguration":
+    if configz:
+        document = document.get("kubeletconfig") if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            raise HostError("not an answer of /configz", reason="KubeletConfigurationInvalid")
+    if not isinstance(document, dict) or (document.get("kind") != "KubeletConfiguration" and not configz):
         other = isinstance(document, dict) and document.get("kind") == "Config"
         reason = "Kubeconfig" if other else "KubeletConfigurationInvalid"
         raise HostError("not a KubeletConfiguration", reason=reason)
@@ -234,10 +244,30 @@ def _boolean(name: str, value: object) -> Value:
     return value in (True, "true")
 
 
+def _reserved_memory(name: str, value: object) -> Value:
+    """The memory manager's reservations, each as the flag writes it: ``0:memory=1Gi,hugepages-2Mi=512Mi``."""
+    if _null(value):
+        return None
+    if not isinstance(value, list):
+        raise _wrong(name, "a list")
+    found: list[str] = []
+    for entry in value:
+        limits = _map(f"{name}.limits", entry.get("limits")) if isinstance(entry, dict) else None
+        node = _integer(f"{name}.numaNode", entry.get("numaNode")) if isinstance(entry, dict) else None
+        if not isinstance(limits, dict) or node is None:
+            raise _wrong(name, "a list of numaNode and limits")
+        amounts = [f"{kind}={amount}" for kind, amount in limits.items() if amount is not None]
+        found.append(f"{node}:{','.join(amounts)}")
+    return tuple(found)
+
+
 _READERS = {
     **dict.fromkeys(MAPS, _map),
     **dict.fromkeys(TEXTS, _text),
     "enforceNodeAllocatable": _list,
     "maxPods": _integer,
+    "podPidsLimit": _integer,
+    "reservedMemory": _reserved_memory,
+    "cgroupsPerQOS": _boolean,
     "mergeDefaultEvictionSettings": _boolean,
 }

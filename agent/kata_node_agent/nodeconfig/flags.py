@@ -82,8 +82,17 @@ def _last(values: list[str]) -> Value:
     return printable(values[-1], 4096)
 
 
-def _list(values: list[str]) -> Value:
-    return tuple(printable(part) for part in ",".join(values).split(",") if part)
+def _parts(separator: str) -> Callable[[list[str]], Value]:
+    return lambda values: tuple(printable(part) for part in separator.join(values).split(separator) if part)
+
+
+def _boolean(values: list[str]) -> Value:
+    # Source: Go's strconv.ParseBool.
+    if values[-1] in {"1", "t", "T", "TRUE", "true", "True"}:
+        return True
+    if values[-1] in {"0", "f", "F", "FALSE", "false", "False"}:
+        return False
+    raise HostError(f"not true or false: {values[-1][:40]!r}")
 
 
 def _integer(values: list[str]) -> Value:
@@ -100,11 +109,19 @@ _FLAGS: dict[str, tuple[str, Callable[[list[str]], Value]]] = {
     "eviction-hard": ("evictionHard", _pairs("<")),
     "eviction-soft": ("evictionSoft", _pairs("<")),
     "reserved-cpus": ("reservedSystemCPUs", _last),
-    "enforce-node-allocatable": ("enforceNodeAllocatable", _list),
+    "enforce-node-allocatable": ("enforceNodeAllocatable", _parts(",")),
     "system-reserved-cgroup": ("systemReservedCgroup", _last),
     "kube-reserved-cgroup": ("kubeReservedCgroup", _last),
     "kubelet-cgroups": ("kubeletCgroups", _last),
     "cgroup-driver": ("cgroupDriver", _last),
     "cgroup-root": ("cgroupRoot", _last),
     "max-pods": ("maxPods", _integer),
+    "pod-max-pids": ("podPidsLimit", _integer),
+    "system-cgroups": ("systemCgroups", _last),
+    "topology-manager-policy": ("topologyManagerPolicy", _last),
+    "topology-manager-scope": ("topologyManagerScope", _last),
+    "memory-manager-policy": ("memoryManagerPolicy", _last),
+    "cpu-manager-policy": ("cpuManagerPolicy", _last),
+    "reserved-memory": ("reservedMemory", _parts(";")),
+    "cgroups-per-qos": ("cgroupsPerQOS", _boolean),
 }

@@ -16,11 +16,12 @@ from kata_node_agent.errors import AgentError, HostError, describe_os_error
 from kata_node_agent.nodeconfig import merge
 from kata_node_agent.nodeconfig.document import parse_document, printable
 from kata_node_agent.nodeconfig.flags import Flags, parse_flags
+from kata_node_agent.nodeconfig.node_sizing import read_node_sizing
 from kata_node_agent.nodeconfig.process import KubeletProcess, find_kubelet
 from kata_node_agent.quantity import parse_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.nodeconfig.document import Document, Value
@@ -32,6 +33,7 @@ USUAL_FILES = (
     (Path("/etc/kubernetes/kubelet.conf"), "/etc/openshift/kubelet.conf.d"),
     (Path("/var/lib/kubelet/config.yaml"), ""),
 )
+CONFIGZ = "kubelet's /configz"
 _MAX_FILE_BYTES = 1024 * 1024
 # Drop-ins are a handful; folders in folders count too, as kubelet walks the whole tree.
 _MAX_DROP_INS = 200
@@ -105,7 +107,10 @@ def parse_kubelet_settings(content: bytes, origin: str) -> KubeletSettings:
 
 
 def read_kubelet_settings(
-    root: HostRoot, file: Path | None = None, known: KubeletProcess | None = None
+    root: HostRoot,
+    file: Path | None = None,
+    known: KubeletProcess | None = None,
+    ask: Callable[[], Document] | None = None,
 ) -> KubeletSettings:
     """Kubelet's settings now.
 
@@ -114,6 +119,7 @@ def read_kubelet_settings(
         file: read instead of the file that kubelet names in ``--config``, or of the usual ones.
         known: the kubelet of an earlier look. It is found again without a search, and while none runs (it is being
             restarted) its flags stay in force.
+        ask: gets the settings from kubelet itself. What it says counts alone; where it cannot, files and flags do.
     """
     process = find_kubelet(root, known) or known
     flags = parse_flags(process.arguments if process is not None else ())
@@ -128,10 +134,34 @@ def read_kubelet_settings(
     if process is not None:
         settings = merge.with_flags(settings, flags.fields, process.pid)
         problems += [f"kubelet (pid {process.pid}): {problem}" for problem in flags.problems]
-    before, settings = settings, merge.finish(settings)
-    complaints += _overridden(before, settings)
+    else:
+        try:
+            if (sizing := read_node_sizing(root)) is not None:
+                settings = merge.with_file(settings, *sizing)
+        except AgentError as error:
+            problems.append(f"node sizing: {error.message}")
+    asked = _asked(ask, problems)
+    if asked is not None:
+        # Merged and finished by kubelet; only what it does not tell is left at its default.
+        settings, complaints, origin = merge.with_file(merge.defaults(), asked.fields, CONFIGZ), [], CONFIGZ
+    else:
+        before, settings = settings, merge.finish(settings)
+        complaints += _overridden(before, settings)
     problem = "; ".join(printable(line) for line in problems[:_MAX_SAID])
     return KubeletSettings(settings, origin, process, problem, tuple(complaints))
+
+
+def _asked(ask: Callable[[], Document] | None, problems: list[str]) -> Document | None:
+    if ask is None:
+        return None
+    try:
+        document = ask()
+    except AgentError as error:
+        problems.append(error.message)
+        return None
+    # A file that cannot be read is nobody's problem while kubelet itself answers.
+    problems.clear()
+    return document
 
 
 def _main_file(

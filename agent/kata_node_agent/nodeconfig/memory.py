@@ -13,8 +13,11 @@ from kata_node_agent.nodeconfig.validate import refusals
 from kata_node_agent.quantity import Form, format_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata_node_agent.config.schema import KubeletConfig
     from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.nodeconfig.document import Document
 
 
 def read_budget(
@@ -33,7 +36,8 @@ def read_budget(
         QuantityError: a threshold of ours is no amount.
     """
     memory = read_meminfo(root)
-    settings = read_kubelet_settings(root, ours.config_file, known.process if known is not None else None)
+    process = known.process if known is not None else None
+    settings = read_kubelet_settings(root, ours.config_file, process, _asker(root, ours))
     if settings.problem and known is not None:
         settings = replace(known, problem=settings.problem)
     else:
@@ -48,6 +52,18 @@ def read_budget(
         hugepages_bytes=memory.hugepages_bytes,
     )
     return budget, settings
+
+
+def _asker(root: HostRoot, ours: KubeletConfig) -> Callable[[], Document] | None:
+    if not ours.configz_url:
+        return None
+
+    def ask() -> Document:
+        from kata_node_agent.nodeconfig.configz import read_configz
+
+        return read_configz(root, ours.configz_url, ours.configz_token_file, ours.configz_ca_file)
+
+    return ask
 
 
 def with_ours(settings: KubeletSettings, ours: KubeletConfig) -> KubeletSettings:

@@ -47,7 +47,15 @@ _DEFAULTS: dict[str, Value] = {
     "kubeletCgroups": "",
     "cgroupDriver": "cgroupfs",
     "cgroupRoot": "",
+    "systemCgroups": "",
     "maxPods": 110,
+    "podPidsLimit": -1,
+    "cgroupsPerQOS": True,
+    "topologyManagerPolicy": "none",
+    "topologyManagerScope": "container",
+    "memoryManagerPolicy": "None",
+    "cpuManagerPolicy": "none",
+    "reservedMemory": (),
 }
 
 

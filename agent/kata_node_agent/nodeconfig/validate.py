@@ -1,14 +1,16 @@
 """What kubelet would refuse at its next start, in its own kind of words. Pure.
 
 Sources: kubelet's pkg/kubelet/apis/config/validation, pkg/kubelet/eviction (parseThresholdStatement), cmd/kubelet/app
-(parseResourceList), pkg/kubelet/cm (validateNodeAllocatable).
+(parseResourceList), pkg/kubelet/cm (validateNodeAllocatable), pkg/kubelet/cm/memorymanager (validateReservedMemory).
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.allocatable import eviction_threshold_bytes
+from kata_node_agent.errors import QuantityError
 from kata_node_agent.host.facts import parse_cpu_list
 from kata_node_agent.nodeconfig.document import printable
 from kata_node_agent.nodeconfig.kubelet import Complaint
@@ -49,6 +51,7 @@ def refusals(settings: KubeletSettings, memory_capacity_bytes: int) -> tuple[Com
         *_enforcement(settings),
         *_amounts(settings),
         *_memory(settings, memory_capacity_bytes),
+        *_memory_manager(settings, memory_capacity_bytes),
     ]
     # The first ones are enough to begin with; a hostile file could have thousands.
     return tuple(Complaint("KubeletWouldRefuse", printable(message)) for message in messages[:_MAX_SAID])
@@ -103,4 +106,28 @@ def _memory(settings: KubeletSettings, capacity_bytes: int) -> Iterator[str]:
         yield (
             f'invalid Node Allocatable configuration. Resource "memory" has a reservation of {kept} but capacity of '
             f"{there}. Expected capacity >= reservation."
+        )
+
+
+def _memory_manager(settings: KubeletSettings, capacity_bytes: int) -> Iterator[str]:
+    """The static memory manager wants what is reserved by NUMA node to be just what is reserved of the whole node."""
+    setting = settings.values.get("reservedMemory")
+    entries = setting.value if setting is not None and isinstance(setting.value, tuple) else ()
+    if settings.text("memoryManagerPolicy") != "Static":
+        return
+    total = Fraction()
+    for entry in entries:
+        for part in entry.partition(":")[2].split(","):
+            kind, _, amount = part.partition("=")
+            if kind.strip() == "memory":
+                try:
+                    total += parse(amount.strip())
+                except QuantityError:
+                    yield f'invalid reserved memory "{entry}"'
+    reserved = settings.system_reserved_bytes + settings.kube_reserved_bytes
+    reserved += eviction_threshold_bytes(settings.eviction_hard_memory, capacity_bytes)
+    if total != reserved:
+        yield (
+            f'the total amount "{format_quantity(total, Form.BINARY_SI)}" of type "memory" is not equal to the value '
+            f'"{format_quantity(reserved, Form.BINARY_SI)}" determined by Node Allocatable feature'
         )

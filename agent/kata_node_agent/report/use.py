@@ -42,7 +42,9 @@ def group_names(root: HostRoot, settings: KubeletSettings, *, processes: bool = 
         pid = settings.process.pid if settings.process is not None else None
         kubelet = group_of_process(root, pid, mounts) if pid is not None else ""
     return CgroupNames(
-        system=settings.text("systemReservedCgroup") or CgroupNames().system,
+        system=settings.text("systemCgroups")
+        or settings.text("systemReservedCgroup")
+        or CgroupNames().system,
         pods=tuple(dict.fromkeys((configured, *others))),
         kubelet=kubelet if kubelet != "/" else "",
         runtime=of(*_RUNTIMES) if processes else "",
