@@ -153,7 +153,7 @@ def test_only_this_machine_is_asked_without_tls(tmp_path: Path) -> None:
     "url", ["http://[::1", "https://localhost:99999999/configz", "http://127.0.0.1:1/\u20ac"]
 )
 def test_a_url_that_is_none_is_an_error_with_a_hint(tmp_path: Path, url: str) -> None:
-    with pytest.raises(AgentError, match="configz_url|loopback"):
+    with pytest.raises(AgentError, match=r"configz_url|loopback"):
         read_configz(node(tmp_path), url, None, None)
 
 

@@ -160,9 +160,9 @@ def _available(report: Mapping[str, Any]) -> Iterator[str]:
             say = click.style(f": past the threshold by {format_bytes(-left)}", fg="red")
         yield f"{name:<29}{format_bytes(available[amount])} {what}{say}"
     if available["mem_available_bytes"] is not None:
-        unseen = available["unseen_bytes"]
-        seen = f"; {format_bytes(unseen)} in use that kubelet does not see" if unseen else ""
-        yield f"{'MemAvailable':<29}{format_bytes(available['mem_available_bytes'])} by the kernel's estimate{seen}"
+        yield f"{'MemAvailable':<29}{format_bytes(available['mem_available_bytes'])} by the kernel's estimate"
+    if available["unseen_bytes"]:
+        yield f"{'not seen by kubelet':<29}{format_bytes(available['unseen_bytes'])} of slab, page tables and huge pages"
 
 
 def _consumers(report: Mapping[str, Any]) -> Iterator[str]:

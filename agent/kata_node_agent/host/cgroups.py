@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_FILE_BYTES = 16 * 1024
 # A node has some hundred pods; a tree with more groups is not a node's.
 _MAX_GROUPS = 20_000
-_POD = re.compile(r"(?:kubepods(?:-burstable|-besteffort)?-)?pod([0-9a-zA-Z_-]{1,64})(?:\.slice)?")
+_POD = re.compile(r"(?:.*-)?pod([0-9a-zA-Z_-]{3,64}?)(?:\.slice)?")
 _CLASSES = ("", "burstable", "besteffort")
 
 
@@ -134,8 +134,8 @@ def _pods(read: GroupReader, pods: str) -> Iterator[PodGroup]:
     for folder, names in places.items():
         quality = next((q for q in _CLASSES[1:] if q in folder), "guaranteed")
         for name in names:
-            match = _POD.search(name)
-            if match is None or match.end() != len(name) or left <= 0:
+            match = _POD.fullmatch(name)
+            if match is None or left <= 0:
                 continue
             left -= 1
             path = "/".join(part for part in (pods, folder, name) if part)

@@ -1,4 +1,4 @@
-"""How much a machine has beside memory: CPUs, storage, process ids, huge pages of each size. Facts only."""
+"""How much a machine has: CPUs, storage, process ids, huge pages of each size, blocks of memory. Facts only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.host.root import HostRoot
 
+MEMORY = "/sys/devices/system/memory"
 HUGEPAGES = "/sys/kernel/mm/hugepages"
 _MAX_BYTES = (1 << 63) - 1
 
@@ -27,12 +28,16 @@ class Machine:
         storage_bytes: size of the file system where kubelet keeps its pods.
         pids: how many process ids there can be at once.
         hugepages_bytes: size of a page in bytes → bytes set aside.
+        offline_blocks: blocks of memory that are plugged in but offline.
+        memory_block_bytes: size of a block; 0 where memory is not managed in blocks.
     """
 
     cpus: int | None = None
     storage_bytes: int | None = None
     pids: int | None = None
     hugepages_bytes: Mapping[int, int] = field(default_factory=dict)
+    offline_blocks: int = 0
+    memory_block_bytes: int = 0
 
 
 def read_machine(root: HostRoot, kubelet_root: str = "/var/lib/kubelet") -> Machine:
@@ -51,6 +56,8 @@ def read_machine(root: HostRoot, kubelet_root: str = "/var/lib/kubelet") -> Mach
         storage_bytes=_storage(root, kubelet_root) if is_live(root) else None,
         pids=min(known, default=None),
         hugepages_bytes=dict(_hugepages(root)),
+        offline_blocks=_offline_blocks(root),
+        memory_block_bytes=_block_bytes(root),
     )
 
 
@@ -76,6 +83,25 @@ def _hugepages(root: HostRoot) -> list[tuple[int, int]]:
             if size * pages <= _MAX_BYTES:
                 found.append((size, size * pages))
     return found
+
+
+def _offline_blocks(root: HostRoot) -> int:
+    states = (
+        root.try_read_text(f"{MEMORY}/{name}/state", 64)
+        for name in root.list_names(MEMORY)
+        if name.startswith("memory") and name[6:].isdigit()
+    )
+    return sum(state is not None and state.strip() == "offline" for state in states)
+
+
+def _block_bytes(root: HostRoot) -> int:
+    text = (root.try_read_text(f"{MEMORY}/block_size_bytes", 64) or "").strip()
+    try:
+        # Hexadecimal without a prefix. Source: the kernel's Documentation/admin-guide/mm/memory-hotplug.rst.
+        size = int(text, 16)
+    except ValueError:
+        return 0
+    return size if 0 < size <= _MAX_BYTES else 0
 
 
 def _number(root: HostRoot, path: str | Path) -> int | None:

@@ -43,6 +43,8 @@ class MemInfo:
     hugepages_surplus: int | None = None
     hugepage_size_bytes: int | None = None
     hugetlb_bytes: int | None = None
+    cma_total_bytes: int | None = None
+    cma_free_bytes: int | None = None
 
     @property
     def hugepages_bytes(self) -> int:
@@ -73,6 +75,8 @@ _FIELDS = {
     "HugePages_Surp": "hugepages_surplus",
     "Hugepagesize": "hugepage_size_bytes",
     "Hugetlb": "hugetlb_bytes",
+    "CmaTotal": "cma_total_bytes",
+    "CmaFree": "cma_free_bytes",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.advice.reserved import Advice, Reservation, advise
+from kata_node_agent.capacity.oddities import Oddities, explain
 from kata_node_agent.capacity.usage import Finding, MemoryUse, Signals, findings, signals
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.cgroups import Cgroups, read_cgroups
@@ -82,12 +83,25 @@ def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None
         cgroups=cgroups,
         use=use,
         signals=signals(use),
-        findings=findings(use),
+        findings=(*findings(use), *explain(_oddities(node, memory))),
         consumers=largest_consumers(root, cgroups, _MAX_CONSUMERS),
         kata=read_kata_settings(root),
         advice=advise(_reservation(root, node), next((o for o in observed if o.name == OUTSIDE), None)),
         observed=observed,
         problems=tuple(problems),
+    )
+
+
+def _oddities(node: NodeResources, memory: MemInfo) -> Oddities:
+    machine = node.machine
+    return Oddities(
+        capacity_bytes=memory.total_bytes,
+        offline_blocks=machine.offline_blocks,
+        offline_bytes=machine.offline_blocks * machine.memory_block_bytes,
+        hugepages_bytes=memory.hugepages_bytes,
+        hugepages_free_bytes=(memory.hugepages_free or 0) * (memory.hugepage_size_bytes or 0),
+        cma_bytes=memory.cma_total_bytes or 0,
+        cma_free_bytes=memory.cma_free_bytes or 0,
     )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_node_agent.capacity.usage import outside_pods_bytes
 from kata_node_agent.host.cgroups import read_cgroups
-from kata_node_agent.host.meminfo import read_meminfo
-from kata_node_agent.nodeconfig.node import read_node
-from kata_node_agent.report.use import group_names, memory_use
+from kata_node_agent.nodeconfig.memory import read_budget
+from kata_node_agent.report.use import group_names
 
 if TYPE_CHECKING:
     from kata_node_agent.config.schema import KubeletConfig
@@ -24,17 +22,25 @@ FIGURES = (OUTSIDE, "system_working_set", "system_rss", "pods_working_set", "kat
 def sample(root: HostRoot, ours: KubeletConfig, known: KubeletSettings | None) -> dict[str, int | None]:
     """The figures now, in bytes; ``None`` where one is not known.
 
+    Args:
+        root: the host.
+        ours: our own configuration about kubelet.
+        known: kubelet's settings, where they were read before: which groups are meant changes with them only.
+
     Raises:
-        HostError, QuantityError: as `read_node`.
+        HostError, QuantityError: as `read_budget`.
     """
-    node = read_node(root, ours, known)
-    names = group_names(root, node.settings, processes=False)
-    use = memory_use(node, read_meminfo(root), read_cgroups(root, names, each_pod=False))
-    figures = (
-        outside_pods_bytes(use),
-        use.system_working_set_bytes,
-        use.system_rss_bytes,
-        use.pods_working_set_bytes,
-        use.kata_overhead_bytes,
-    )
-    return dict(zip(FIGURES, figures, strict=True))
+    settings = known if known is not None else read_budget(root, ours)[1]
+    groups = read_cgroups(root, group_names(root, settings, processes=False), each_pod=False)
+    whole, pods, system = groups.root, groups.pods, groups.system
+    outside = None
+    if whole is not None and whole.working_set_bytes is not None:
+        # Before its first pod kubelet has made no group for them.
+        outside = max(0, whole.working_set_bytes - (pods.working_set_bytes or 0 if pods is not None else 0))
+    return {
+        OUTSIDE: outside,
+        "system_working_set": system.working_set_bytes if system is not None else None,
+        "system_rss": system.rss_bytes if system is not None else None,
+        "pods_working_set": pods.working_set_bytes if pods is not None else None,
+        "kata_overhead": groups.kata_overhead.working_set_bytes if groups.kata_overhead is not None else None,
+    }

@@ -1,0 +1,135 @@
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import click
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from kata_node_agent.api.node import as_node
+from kata_node_agent.cli.report_text import as_text
+from kata_node_agent.config.schema import Config
+from kata_node_agent.host.meminfo import read_meminfo
+from kata_node_agent.host.root import HostRoot
+from kata_node_agent.publish.node_metrics import node_metrics
+from kata_node_agent.report.collect import collect_report
+from kata_node_agent.report.history import FIGURES, HISTORY_NAME, sample
+from kata_node_agent.report.summary import as_summary
+from kata_node_agent.series import Series
+
+TREES = Path(__file__).parents[1]
+V2 = HostRoot(TREES / "trees-cgroups/v2")
+ALL = sorted([*(TREES / "trees-cgroups").glob("*/"), *(TREES / "trees-kubelet").glob("*/")])
+GIB, MIB = 1 << 30, 1 << 20
+
+
+def test_a_report_of_a_recorded_node() -> None:
+    document = collect_report(V2, Config()).to_json()
+    assert document["schema"] == "kata-node-agent/report/v1"
+    assert document["capacity"]["memory_bytes"] == 32 * GIB
+    assert document["capacity"]["hugepages_bytes"] == 128 * MIB
+    assert document["reserved"]["system"] == {
+        "memory_bytes": 3 * GIB, "cpu_millicores": 500, "ephemeral_storage_bytes": 0, "pids": 0,
+    }  # fmt: skip
+    assert document["eviction_hard"]["memory_available_bytes"] == 100 * MIB
+    assert document["allocatable"]["memory_bytes"] == 29 * GIB - 100 * MIB - 128 * MIB
+    usage = document["usage"]
+    # Found by their processes.
+    assert usage["kubelet"]["path"] == "/system.slice/kubelet.service"
+    assert usage["runtime"]["path"] == "/system.slice/crio.service/inner"
+    assert usage["pods"]["working_set_bytes"] == 8000 * MIB
+    assert document["available"]["memory_bytes"] == 32 * GIB - 11000 * MIB
+    assert document["available"]["until_eviction_bytes"] == 32 * GIB - 11000 * MIB - 100 * MIB
+    assert document["available"]["pods_memory_bytes"] == 29 * GIB - 8000 * MIB
+    assert document["available"]["unseen_bytes"] == (512 + 64 + 128) * MIB
+    assert {f["reason"] for f in document["findings"]} == {"KataOutsidePods", "ReservationNearlyUsed"}
+    origin = {s["name"]: s["origin"] for s in document["settings"]}
+    assert origin["systemReserved.memory"] == "flag --system-reserved of kubelet (pid 4242)"
+    assert document["advice"] == []
+
+
+@pytest.mark.parametrize("tree", ALL, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_api_text_and_metrics_take_every_report(tree: Path) -> None:
+    report = collect_report(HostRoot(tree), Config())
+    document = report.to_json()
+    back = MessageToDict(
+        as_node(document), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    for part in ("usage", "capacity", "allocatable", "available", "reserved", "settings", "findings", "kata"):
+        assert normal(back[part]) == normal(document[part]), part
+    text = click.unstyle(as_text(document, bars=False))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.isprintable() or set(filter(lambda c: not c.isprintable(), text)) == {"\n"}
+    assert as_text(document, bars=True, settings=True)
+    assert list(node_metrics(document))
+    assert json.dumps(as_summary(report))
+
+
+def normal(value: object) -> object:
+    """Protobuf writes 64-bit numbers as text, and leaves out what is not set."""
+    if isinstance(value, dict):
+        return {key: normal(inner) for key, inner in value.items() if inner is not None and inner != []}
+    if isinstance(value, list):
+        return [normal(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def test_the_summary_has_kubelets_shape() -> None:
+    node = as_summary(collect_report(V2, Config()))["node"]
+    assert [container["name"] for container in node["systemContainers"]] == [
+        "kubelet",
+        "runtime",
+        "misc",
+        "pods",
+    ]
+    memory = node["memory"]
+    assert (memory["usageBytes"], memory["workingSetBytes"]) == (15000 * MIB, 11000 * MIB)
+    assert memory["availableBytes"] == 32 * GIB - 11000 * MIB
+    pods = node["systemContainers"][3]["memory"]
+    assert pods["availableBytes"] == 29 * GIB - 8000 * MIB
+    assert node["cpu"]["usageCoreNanoSeconds"] == 90_000_000_000
+    assert node["systemContainers"][0]["memory"]["time"].endswith("Z")
+
+
+def test_a_group_without_a_memory_limit_has_no_available_memory() -> None:
+    node = as_summary(collect_report(V2, Config()))["node"]
+    assert "availableBytes" not in node["systemContainers"][2]["memory"]
+
+
+def test_the_sample_for_the_history_is_what_is_outside_of_pods() -> None:
+    figures = sample(V2, Config().kubelet, None)
+    assert tuple(figures) == FIGURES
+    assert figures["outside_pods"] == 3000 * MIB
+    assert figures["kata_overhead"] == 236 * MIB
+
+
+def test_offline_memory_and_huge_pages_are_explained(tmp_path: Path) -> None:
+    shutil.copytree(V2.path, tmp_path / "tree")
+    memory = tmp_path / "tree/sys/devices/system/memory"
+    for number, state in enumerate(("online", "offline", "offline")):
+        (memory / f"memory{number}").mkdir(parents=True)
+        (memory / f"memory{number}/state").write_text(f"{state}\n")
+    (memory / "block_size_bytes").write_text("8000000\n")
+    huge = tmp_path / "tree/sys/kernel/mm/hugepages/hugepages-2048kB"
+    huge.mkdir(parents=True)
+    (huge / "nr_hugepages").write_text("64\n")
+    document = collect_report(HostRoot(tmp_path / "tree"), Config()).to_json()
+    messages = {f["reason"]: f["message"] for f in document["findings"]}
+    assert "2 memory blocks (256Mi) are offline" in messages["MemoryBlocksOffline"]
+    assert document["capacity"]["hugepages"] == [{"page_size_bytes": 2 * MIB, "bytes": 128 * MIB}]
+
+
+@pytest.mark.host
+def test_agrees_with_this_machines_meminfo_and_uses_its_history(tmp_path: Path) -> None:
+    series = Series(tmp_path / HISTORY_NAME, FIGURES)
+    series.add(time.time(), {"outside_pods": 5 * GIB})
+    report = collect_report(HostRoot(), Config(state_dir=tmp_path)).to_json()
+    memory = read_meminfo(HostRoot())
+    assert report["capacity"]["memory_bytes"] == memory.total_bytes
+    assert report["capacity"]["cpu_millicores"] == 1000 * len(os.sched_getaffinity(0))
+    status = os.statvfs("/var/lib")
+    assert report["capacity"]["ephemeral_storage_bytes"] == status.f_blocks * status.f_frsize
+    (advice,) = [a for a in report["advice"] if a["reason"] == "ReserveMore"]
+    assert "at most 5Gi" in advice["why"]
