@@ -40,6 +40,9 @@ ROWS = [
     "guest",
     "cpuid",
     "growth",
+    "collection-250",
+    "collection-linear",
+    "collection-growth",
 ]
 
 

@@ -15,7 +15,7 @@ from kata_node_agent.host.meminfo import MemInfo, read_meminfo
 from kata_node_agent.host.pressure import Pressure, parse_pressure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kata_node_agent.host.cgroup_mounts import CgroupMounts
     from kata_node_agent.host.root import HostRoot
@@ -25,6 +25,14 @@ _MAX_FILE_BYTES = 16 * 1024
 # No limit, on v1: the largest number of pages that the kernel counts with, in bytes. Any machine has less.
 _NO_LIMIT = 1 << 60
 _MAX_BYTES = (1 << 63) - 1
+_KERNEL_PARTS = ("slab", "kernel_stack", "pagetables", "percpu", "sock", "vmalloc")
+_V2_NAMES = (
+    *("anon", "file", "inactive_file", "shmem", "unevictable", "slab_unreclaimable", "kernel"),
+    *_KERNEL_PARTS,
+)
+_V1_NAMES = tuple(
+    f"total_{name}" for name in ("rss", "cache", "inactive_file", "shmem", "unevictable", "swap")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +98,28 @@ class GroupReader:
         except OSError:
             return []
 
-    def group(self, path: str, *, pressure: bool = False) -> Group | None:
-        """A group; ``None`` where it is not there (any more)."""
+    def group(self, path: str, *, whole: bool = False) -> Group | None:
+        """A group; ``None`` where it is not there (any more).
+
+        Args:
+            path: the group below its hierarchy.
+            whole: also its limit, its swap, on v1 its kernel memory, its CPU time and its pressure: files of their own,
+                each as dear as all of memory.stat.
+        """
         folder = self._memory + path
-        stat = _numbers(_read(f"{folder}/memory.stat"))
+        stat = _numbers(_read(f"{folder}/memory.stat"), _V2_NAMES if self._v2 else _V1_NAMES)
         usage = _number(_read(f"{folder}/{'memory.current' if self._v2 else 'memory.usage_in_bytes'}"))
         if not stat and usage is None:
             return None
-        values = self._v2_values(folder, stat) if self._v2 else self._v1_values(folder, stat)
-        pressures = self._pressures(path) if pressure else {}
-        cpu = self._cpu_microseconds(path)
-        return Group(path=path, usage_bytes=usage, cpu_microseconds=cpu, **values, **pressures)
+        values = _v2_values(stat) if self._v2 else _v1_values(stat)
+        if whole:
+            values |= self._own_files(folder) | self._pressures(path)
+            values["cpu_microseconds"] = self._cpu_microseconds(path)
+        return Group(path=path, usage_bytes=usage, **values)
 
     def root_group(self) -> Group | None:
         """The whole node."""
-        found = self.group("/", pressure=True)
+        found = self.group("/", whole=True)
         if found is None:
             return None
         memory = _meminfo(self._root)
@@ -123,41 +138,20 @@ class GroupReader:
     def _node_pressure(self, what: str) -> Pressure | None:
         return parse_pressure(self._root.try_read_text(f"/proc/pressure/{what}", _MAX_FILE_BYTES) or "")
 
-    def _v2_values(self, folder: str, stat: Mapping[str, int]) -> dict[str, Any]:
-        kernel = stat.get("kernel")
-        if kernel is None and "slab" in stat:
-            # Before Linux 5.18 there is no sum.
-            parts = ("slab", "kernel_stack", "pagetables", "percpu", "sock", "vmalloc")
-            kernel = sum(stat.get(name, 0) for name in parts)
+    def _own_files(self, folder: str) -> dict[str, Any]:
+        if self._v2:
+            return {
+                "swap_bytes": _number(_read(f"{folder}/memory.swap.current")),
+                "limit_bytes": _limit(_read(f"{folder}/memory.max")),
+            }
         return {
-            "inactive_file_bytes": stat.get("inactive_file"),
-            "rss_bytes": stat.get("anon"),
-            "file_bytes": stat.get("file"),
-            "shmem_bytes": stat.get("shmem"),
-            "unevictable_bytes": stat.get("unevictable"),
-            "slab_bytes": stat.get("slab"),
-            "slab_unreclaimable_bytes": stat.get("slab_unreclaimable"),
-            "page_tables_bytes": stat.get("pagetables"),
-            "kernel_bytes": kernel,
-            "swap_bytes": _number(_read(f"{folder}/memory.swap.current")),
-            "limit_bytes": _limit(_read(f"{folder}/memory.max")),
-        }
-
-    def _v1_values(self, folder: str, stat: Mapping[str, int]) -> dict[str, Any]:
-        return {
-            "inactive_file_bytes": stat.get("total_inactive_file"),
-            "rss_bytes": stat.get("total_rss"),
-            "file_bytes": stat.get("total_cache"),
-            "shmem_bytes": stat.get("total_shmem"),
-            "unevictable_bytes": stat.get("total_unevictable"),
             "kernel_bytes": _number(_read(f"{folder}/memory.kmem.usage_in_bytes")),
-            "swap_bytes": stat.get("total_swap"),
             "limit_bytes": _limit(_read(f"{folder}/memory.limit_in_bytes")),
         }
 
     def _cpu_microseconds(self, path: str) -> int | None:
         if self._v2:
-            return _numbers(_read(f"{self._memory}{path}/cpu.stat")).get("usage_usec")
+            return _numbers(_read(f"{self._memory}{path}/cpu.stat"), ("usage_usec",)).get("usage_usec")
         nanoseconds = _number(_read(f"{self._cpu}{path}/cpuacct.usage")) if self._cpu else None
         return None if nanoseconds is None else nanoseconds // 1000
 
@@ -169,6 +163,35 @@ class GroupReader:
             f"{what}_pressure": parse_pressure(_read(f"{folder}/{what}.pressure").decode(errors="replace"))
             for what in ("memory", "cpu", "io")
         }
+
+
+def _v2_values(stat: Mapping[str, int]) -> dict[str, Any]:
+    kernel = stat.get("kernel")
+    if kernel is None and "slab" in stat:
+        # Before Linux 5.18 there is no sum.
+        kernel = sum(stat.get(name, 0) for name in _KERNEL_PARTS)
+    return {
+        "inactive_file_bytes": stat.get("inactive_file"),
+        "rss_bytes": stat.get("anon"),
+        "file_bytes": stat.get("file"),
+        "shmem_bytes": stat.get("shmem"),
+        "unevictable_bytes": stat.get("unevictable"),
+        "slab_bytes": stat.get("slab"),
+        "slab_unreclaimable_bytes": stat.get("slab_unreclaimable"),
+        "page_tables_bytes": stat.get("pagetables"),
+        "kernel_bytes": kernel,
+    }
+
+
+def _v1_values(stat: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "inactive_file_bytes": stat.get("total_inactive_file"),
+        "rss_bytes": stat.get("total_rss"),
+        "file_bytes": stat.get("total_cache"),
+        "shmem_bytes": stat.get("total_shmem"),
+        "unevictable_bytes": stat.get("total_unevictable"),
+        "swap_bytes": stat.get("total_swap"),
+    }
 
 
 def _meminfo(root: HostRoot) -> MemInfo | None:
@@ -194,14 +217,24 @@ def _read(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _numbers(content: bytes) -> dict[str, int]:
-    """``name number`` lines; what is none is passed over."""
-    found: dict[str, int] = {}
-    for line in content.decode("ascii", errors="replace").split("\n"):
-        name, _, text = line.partition(" ")
-        if (value := _plain(text)) is not None:
-            found.setdefault(name, value)
-    return found
+def _numbers(content: bytes, names: Sequence[str]) -> dict[str, int]:
+    """Of ``name number`` lines those with these names; what is none is passed over.
+
+    A node has hundreds of these files of forty lines: taken apart in one go, and only what is wanted becomes a number.
+    """
+    words = content.split()
+    if len(words) == 2 * content.count(b"\n"):
+        found = dict(zip(words[::2], words[1::2], strict=True))
+    else:
+        # Torn, or not the kernel's: line by line.
+        lines = (line.split() for line in content.split(b"\n"))
+        found = {line[0]: line[1] for line in lines if len(line) == 2}
+    numbers = ((name, found.get(name.encode())) for name in names)
+    return {
+        name: value
+        for name, text in numbers
+        if text is not None and (value := _plain(text.decode("ascii", errors="replace"))) is not None
+    }
 
 
 def _number(content: bytes) -> int | None:

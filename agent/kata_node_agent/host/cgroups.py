@@ -76,8 +76,8 @@ def read_cgroups(root: HostRoot, names: CgroupNames = CgroupNames(), *, each_pod
     read = GroupReader(root, mounts)
     pods_path = next((path for path in names.pods if read.exists(path)), "")
 
-    def group(path: str, *, pressure: bool = True) -> Group | None:
-        return read.group(path, pressure=pressure) if path else None
+    def group(path: str) -> Group | None:
+        return read.group(path, whole=True) if path else None
 
     return Cgroups(
         hierarchy=mounts.hierarchy,
