@@ -36,13 +36,13 @@ ROWS = [
     "idle-cpu",
     "check",
     "check-floor",
+    "collection-250",
+    "collection-linear",
+    "collection-growth",
     "probes",
     "guest",
     "cpuid",
     "growth",
-    "collection-250",
-    "collection-linear",
-    "collection-growth",
 ]
 
 
