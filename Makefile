@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 RUN_DIR ?= .run
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint bench clean conformance dist
+.PHONY: help venv run test lint bench clean conformance conformance-tools dist
 
 help: ## Explain the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Made anew when what it is built from changes. The package is installed in place (editable), so Python
 # sources need no reinstall.
@@ -38,6 +38,12 @@ bench: $(VENV)/.ready ## Measure, each figure beside a peer or a floor of the sa
 dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/
 	$(BIN)/pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --outdir dist .
+
+conformance-tools: ## Build the real kubelet, containerd … for `make conformance` (minutes, once; needs Go)
+	tests/conformance/tools/build
+
+conformance: $(VENV)/.ready ## Try the agent with the real kubelet and containerd (as root; needs Go, runc, busybox-static)
+	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin $(BIN)/pytest tests/conformance
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(RUN_DIR) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

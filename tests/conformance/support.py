@@ -1,0 +1,322 @@
+"""A real kubelet and a real containerd on folders, cgroups and mount namespaces of their own.
+
+Kubelet has some paths built in (/var/lib/kubelet/device-plugins) and writes sysctls: it gets a mount namespace in which these
+are files of the test's. Nothing of the machine is changed but a cgroup of our own, which is removed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
+from kata_node_agent.host.root import HostRoot
+from tests.conformance.images import BUSYBOX, PAUSE, write_images
+from tests.daemon.support import COMMAND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESOURCE = "katacontainers.io/sandbox"
+# Written by kubelet at its start.
+_SYSCTLS = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+
+
+def wait_until(ready: Callable[[], object], what: str, seconds: float = 40) -> None:
+    """Waits; an error of what is asked counts as not yet."""
+    end = time.monotonic() + seconds
+    error: Exception | None = None
+    while time.monotonic() < end:
+        try:
+            if ready():
+                return
+        except (OSError, KeyError, ValueError) as caught:
+            error = caught
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:.0f} s: {what} ({error})")
+
+
+def free_port() -> int:
+    """A port on loopback that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+class OwnCgroup:
+    """A cgroup of ours in every v1 hierarchy; all that runs in it is killed at the end."""
+
+    def __init__(self) -> None:
+        self.path = f"/kata-node-agent-test-{os.getpid()}"
+        mounts = find_cgroup_mounts(HostRoot())
+        if mounts.hierarchy not in {"v1", "hybrid"}:
+            # On v2 kubelet's group would have to get its controllers from the root, which is the machine's.
+            raise RuntimeError("these tests know cgroup v1 only")
+        table = Path("/proc/self/mounts").read_text()
+        lines = [line.split(" ") for line in table.splitlines()]
+        self._mounts = [
+            Path(line[1]) for line in lines if line[2] == "cgroup" and line[1].startswith("/sys/fs/cgroup/")
+        ]
+
+    def __enter__(self) -> Self:
+        for mount in self._mounts:
+            folder = Path(f"{mount}{self.path}")
+            (folder / "runtime").mkdir(parents=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (mount / name).exists():
+                    for group in (folder, folder / "runtime"):
+                        (group / name).write_text((mount / name).read_text())
+        return self
+
+    def join(self, pid: int) -> None:
+        """Puts a process, and so its later children, into our group."""
+        for mount in self._mounts:
+            Path(f"{mount}{self.path}/runtime/cgroup.procs").write_text(f"{pid}\n")
+
+    def __exit__(self, *_: object) -> None:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            pids = {
+                int(line)
+                for mount in self._mounts
+                for procs in Path(f"{mount}{self.path}").rglob("cgroup.procs")
+                for line in procs.read_text().split()
+            }
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not pids:
+                break
+            time.sleep(0.05)
+        for mount in self._mounts:
+            top = Path(f"{mount}{self.path}")
+            folders = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
+            for folder in [*folders, top]:
+                folder.rmdir()
+
+
+class RealNode:
+    """containerd for as long as the node is entered; kubelet and agents are started and stopped by the test."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.folder = folder
+        self._bin = programs
+        self._cgroup = OwnCgroup()
+        self._containerd: subprocess.Popen[bytes] | None = None
+        self._kubelet: subprocess.Popen[bytes] | None = None
+        self._agents: list[subprocess.Popen[bytes]] = []
+        self.port, self.read_only_port, self.health_port = free_port(), free_port(), free_port()
+        self.plugins = folder / "dp"
+        self.pods_folder = folder / "pods"
+        for name in ("dp", "pods", "root", "sysctl", "var-lib/kubelet/device-plugins"):
+            (folder / name).mkdir(parents=True)
+
+    # containerd
+
+    def __enter__(self) -> Self:
+        self._cgroup.__enter__()
+        try:
+            self._start_containerd()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start_containerd(self) -> None:
+        config = self.folder / "containerd.toml"
+        config.write_text(
+            f'version = 3\nroot = "{self.folder}/cd"\nstate = "{self.folder}/state"\n'
+            f'[grpc]\n  address = "{self._socket}"\n'
+            '[plugins."io.containerd.cri.v1.images"]\n  snapshotter = "native"\n'
+            f'[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "{PAUSE}"\n'
+            # Where this test runs a process may not be allowed to lower its own score.
+            '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
+        )
+        self._containerd = self._spawn(
+            "containerd", ["unshare", "-m", self._bin / "containerd", "-c", config], join=True
+        )
+        wait_until(self._socket.exists, "containerd's socket")
+        for image in write_images(self.folder):
+            subprocess.run(
+                [self._bin / "ctr", "-a", self._socket, "-n", "k8s.io", "images", "import", image],
+                check=True,
+                capture_output=True,
+            )
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "containerd.sock"
+
+    # kubelet
+
+    def start_kubelet(self) -> None:
+        """Starts kubelet, in a new mount namespace over the same folders."""
+        config = self.folder / "kubelet.json"
+        config.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                    "kind": "KubeletConfiguration",
+                    "address": "127.0.0.1",
+                    "port": self.port,
+                    "readOnlyPort": self.read_only_port,
+                    "healthzPort": 0,
+                    "failCgroupV1": False,
+                    "failSwapOn": False,
+                    "makeIPTablesUtilChains": False,
+                    "cgroupDriver": "cgroupfs",
+                    "cgroupRoot": self._cgroup.path,
+                    "enforceNodeAllocatable": ["pods"],
+                    "staticPodPath": str(self.pods_folder),
+                    "fileCheckFrequency": "1s",
+                    "syncFrequency": "2s",
+                    "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+                    "authorization": {"mode": "AlwaysAllow"},
+                    "systemReserved": {"memory": "1Gi"},
+                    "evictionHard": {"memory.available": "100Mi"},
+                    "containerRuntimeEndpoint": f"unix://{self._socket}",
+                }
+            )
+        )
+        binds = [(self.plugins, Path("/var/lib/kubelet/device-plugins"))]
+        for name in _SYSCTLS:
+            copy = self.folder / "sysctl" / name.replace("/", "_")
+            if not copy.exists():
+                copy.write_text(Path("/proc/sys", name).read_text())
+            binds.append((copy, Path("/proc/sys", name)))
+        script = "set -e; mount --bind $1 /var/lib; shift; while [ $1 != -- ]; do mount --bind $1 $2; shift 2; done; shift; exec $@"
+        arguments = [str(part) for bind in binds for part in bind]
+        self._kubelet = self._spawn(
+            "kubelet",
+            ["unshare", "-m", "sh", "-c", script, "sh", self.folder / "var-lib", *arguments, "--",
+             self._bin / "kubelet", f"--config={config}", f"--root-dir={self.folder}/root",
+             f"--cert-dir={self.folder}/pki", "--hostname-override=node-a"],
+        )  # fmt: skip
+
+    def stop_kubelet(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends kubelet by a signal; pods go on."""
+        assert self._kubelet is not None
+        _end(self._kubelet, number)
+
+    # agent
+
+    def start_agent(self) -> None:
+        """Starts an agent on kubelet's folder."""
+        config = self.folder / "agent.toml"
+        config.write_text(
+            f'[health]\ntcp_address = "127.0.0.1:{self.health_port}"\n'
+            f'[kubelet]\npod_resources_socket = "{self.folder}/root/pod-resources/kubelet.sock"\n'
+            "[nfd]\npublish = false\n"
+        )
+        command = [
+            *COMMAND, "run", "--config", config, "--device-plugin-dir", self.plugins,
+            "--run-dir", self.folder / "run", "--state-dir", self.folder / "agent-state",
+        ]  # fmt: skip
+        self._agents.append(self._spawn("agent", command))
+
+    def stop_agent(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends the newest agent."""
+        _end(self._agents.pop(), number)
+
+    def status(self) -> dict[str, Any]:
+        """What `status` says; empty while nobody answers."""
+        done = subprocess.run(
+            [*COMMAND, "status", "--run-dir", self.folder / "run", "--format", "json"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        return dict(json.loads(done.stdout)) if done.stdout else {}
+
+    def registered(self) -> bool:
+        """Whether kubelet holds the agent's stream."""
+        kubelet = self.status().get("kubelet", {})
+        return bool(kubelet.get("registered") and kubelet.get("stream_open"))
+
+    # pods
+
+    def add_pod(self, name: str, devices: int = 1) -> None:
+        """A static pod with so many devices.
+
+        Names are used once: a static pod's uid follows from its content, and one that comes again meets its own past.
+        """
+        resources = {"limits": {RESOURCE: str(devices), "memory": "32Mi", "cpu": "50m"}} if devices else {}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "hostNetwork": True,
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "resources": resources}
+                ],
+            },
+        }
+        making = self.folder / f"{name}.json"
+        making.write_text(json.dumps(pod))
+        making.rename(self.pods_folder / f"{name}.json")
+
+    def remove_pod(self, name: str) -> None:
+        """Takes a static pod away."""
+        (self.pods_folder / f"{name}.json").unlink()
+
+    def get(self, path: str) -> Any:
+        """Kubelet's own answer."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.read_only_port}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """Status by name, without the node's name in it."""
+        items = self.get("/pods")["items"] or []
+        return {item["metadata"]["name"].removesuffix("-node-a"): item["status"] for item in items}
+
+    def running(self, name: str) -> str:
+        """The id of the pod's container while it runs; else empty."""
+        states = self.pods().get(name, {}).get("containerStatuses", [])
+        return str(states[0]["containerID"]) if states and "running" in states[0]["state"] else ""
+
+    # all
+
+    def _spawn(self, name: str, command: list[Any], *, join: bool = False) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"}
+        with open(self.folder / f"{name}.log", "ab") as log:
+            child = subprocess.Popen(
+                [str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ
+            )
+        if join:
+            self._cgroup.join(child.pid)
+        return child
+
+    def log(self, name: str) -> str:
+        """The end of a program's log."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
+
+    def __exit__(self, *_: object) -> None:
+        for child in (*self._agents, self._kubelet, self._containerd):
+            if child is not None:
+                _end(child, signal.SIGKILL)
+        self._cgroup.__exit__()
+
+
+def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if child.poll() is None:
+        child.send_signal(number)
+    child.wait(timeout=30)
