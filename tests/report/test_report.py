@@ -121,6 +121,16 @@ def test_offline_memory_and_huge_pages_are_explained(tmp_path: Path) -> None:
     assert document["capacity"]["hugepages"] == [{"page_size_bytes": 2 * MIB, "bytes": 128 * MIB}]
 
 
+def test_what_kubelet_would_refuse_is_a_problem_in_its_own_words(tmp_path: Path) -> None:
+    shutil.copytree(V2.path, tmp_path / "tree")
+    command = tmp_path / "tree/proc/4242/cmdline"
+    command.write_text("/usr/bin/kubelet\0--system-reserved=memory=40Gi\0")
+    document = collect_report(HostRoot(tmp_path / "tree"), Config()).to_json()
+    (found,) = [f for f in document["findings"] if f["reason"] == "KubeletWouldRefuse"]
+    assert "Expected capacity >= reservation" in found["message"]
+    assert (found["problem"], document["allocatable"]["memory_bytes"]) == (True, 0)
+
+
 @pytest.mark.host
 def test_agrees_with_this_machines_meminfo_and_uses_its_history(tmp_path: Path) -> None:
     series = Series(tmp_path / HISTORY_NAME, FIGURES)

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from kata_node_agent.host.facts import CpuidReader
     from kata_node_agent.nodeconfig.kubelet import KubeletSettings
 
-_REMEDIES = {
-    "KubeletWouldRefuse": "mend kubelet's settings before its next start: it does not start with these",
-    "KubeletOverrides": "remove what does not count from kubelet's settings",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -77,7 +72,7 @@ def look(config: Config, known: KubeletSettings | None = None, cpuid: CpuidReade
             remedy = f"{what}; mend the file, or name another in kubelet.config_file"
             problems.append(Problem("KubeletConfigurationInvalid", settings.problem, remedy))
         problems += [
-            Problem(complaint.reason, complaint.message, _REMEDIES[complaint.reason])
+            Problem(complaint.reason, complaint.message, complaint.remedy)
             for complaint in settings.complaints
         ]
     except AgentError as error:

@@ -54,6 +54,13 @@ class Complaint:
     reason: str
     message: str
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.reason == "KubeletWouldRefuse":
+            return "mend kubelet's settings before its next start: it does not start with these"
+        return "remove what does not count from kubelet's settings"
+
 
 @dataclass(frozen=True, slots=True)
 class KubeletSettings:

@@ -83,12 +83,20 @@ def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None
         cgroups=cgroups,
         use=use,
         signals=signals(use),
-        findings=(*findings(use), *explain(_oddities(node, memory))),
+        findings=(*_complaints(node), *findings(use), *explain(_oddities(node, memory))),
         consumers=largest_consumers(root, cgroups, _MAX_CONSUMERS),
         kata=read_kata_settings(root),
         advice=advise(_reservation(root, node), next((o for o in observed if o.name == OUTSIDE), None)),
         observed=observed,
         problems=tuple(problems),
+    )
+
+
+def _complaints(node: NodeResources) -> tuple[Finding, ...]:
+    """What kubelet would say of its settings, in its own words."""
+    return tuple(
+        Finding(complaint.reason, complaint.message, complaint.remedy, problem=True)
+        for complaint in node.settings.complaints
     )
 
 
