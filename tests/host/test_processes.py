@@ -18,6 +18,8 @@ def test_processes_are_found_by_name_in_order_of_their_ids(tmp_path: Path) -> No
     (tmp_path / "proc/self").mkdir()
     (tmp_path / "proc/٣").mkdir()
     assert find_pids(HostRoot(tmp_path), "kubelet") == [20, 100]
+    # One search for several; the first name comes first.
+    assert find_pids(HostRoot(tmp_path), "kubelet", "kubelet2") == [20, 100, 3]
 
 
 def test_no_proc_has_no_processes(tmp_path: Path) -> None:

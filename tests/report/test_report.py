@@ -105,6 +105,36 @@ def test_the_sample_for_the_history_is_what_is_outside_of_pods() -> None:
     assert figures["kata_overhead"] == 236 * MIB
 
 
+def runtime_in(tree: Path, pid: int, group: str, *, uid: int = 0, namespaces: str = "") -> None:
+    folder = tree / "proc" / str(pid)
+    folder.mkdir()
+    (folder / "comm").write_text("crio\n")
+    (folder / "cgroup").write_text(f"0::{group}\n")
+    (folder / "status").write_text(f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nNSpid:\t{namespaces or pid}\n")
+
+
+def test_a_runtime_inside_of_a_pod_or_a_container_is_not_the_nodes(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(V2.path, tree)
+    runtime_in(tree, 20, "/kubepods.slice/kubepods-podx.slice/crio-1.scope")
+    runtime_in(tree, 21, "/machine.slice/libpod-1.scope", namespaces="21\t5")
+    runtime_in(tree, 22, "/user.slice", uid=1000)
+    runtime_in(tree, 23, "/")
+    usage = collect_report(HostRoot(tree), Config()).to_json()["usage"]
+    assert usage["runtime"]["path"] == "/system.slice/crio.service/inner"
+
+
+def test_the_alert_is_about_one_group_by_name(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(V2.path, tree)
+    assert collect_report(HostRoot(tree), Config()).use.system_rss_bytes == 1500 * MIB
+    (tree / "proc/4242/cmdline").write_bytes(b"/usr/bin/kubelet\0--system-reserved-cgroup=/my.slice\0")
+    shutil.copytree(tree / "sys/fs/cgroup/system.slice", tree / "sys/fs/cgroup/my.slice")
+    report = collect_report(HostRoot(tree), Config())
+    assert report.cgroups.system is not None
+    assert (report.cgroups.system.path, report.use.system_rss_bytes) == ("/my.slice", None)
+
+
 def test_offline_memory_and_huge_pages_are_explained(tmp_path: Path) -> None:
     shutil.copytree(V2.path, tmp_path / "tree")
     memory = tmp_path / "tree/sys/devices/system/memory"

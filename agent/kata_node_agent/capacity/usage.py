@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Source: machine-config-operator's rule; it must hold for 15 minutes there.
 ALERT_SHARE = 0.95
+ALERT_GROUP = "/system.slice"
 _ALERT = "SystemMemoryExceedsReservation"
 # From here on little is left: ours, for what is said and not for what is done.
 _NEARLY = 0.9
@@ -35,7 +36,7 @@ class MemoryUse:
         allocatable_bytes: as kubelet publishes it.
         eviction_hard: the threshold of memory.available, as configured.
         root_working_set_bytes: of the root group.
-        system_rss_bytes: of the system's group, as the alert reads it.
+        system_rss_bytes: of ``ALERT_GROUP``, as the alert reads it; not of any other group.
         system_working_set_bytes: of the system's group.
         pods_limit_bytes: limit of the pods' group.
         pods_working_set_bytes: of the pods' group.

@@ -7,6 +7,7 @@ kubelet's and cAdvisor's sources (working set = usage − inactive_file, RSS = t
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,15 @@ _V2_NAMES = (
 _V1_NAMES = tuple(
     f"total_{name}" for name in ("rss", "cache", "inactive_file", "shmem", "unevictable", "swap")
 )
+
+
+def _lines_of(names: Sequence[str]) -> re.Pattern[bytes]:
+    """Whole lines ``name number`` with one of these names: a line without its end is torn, and its number another one."""
+    return re.compile(b"^(" + "|".join(names).encode() + rb") ([0-9]{1,19})\n", re.MULTILINE)
+
+
+_V2_LINES, _V1_LINES, _CPU_LINES = _lines_of(_V2_NAMES), _lines_of(_V1_NAMES), _lines_of(("usage_usec",))
+_ONE_NUMBER = re.compile(rb"([0-9]{1,19})\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +117,8 @@ class GroupReader:
                 each as dear as all of memory.stat.
         """
         folder = self._memory + path
-        stat = _numbers(_read(f"{folder}/memory.stat"), _V2_NAMES if self._v2 else _V1_NAMES)
-        usage = _number(_read(f"{folder}/{'memory.current' if self._v2 else 'memory.usage_in_bytes'}"))
+        stat = _numbers(read_at_once(f"{folder}/memory.stat"), _V2_LINES if self._v2 else _V1_LINES)
+        usage = _number(read_at_once(f"{folder}/{'memory.current' if self._v2 else 'memory.usage_in_bytes'}"))
         if not stat and usage is None:
             return None
         values = _v2_values(stat) if self._v2 else _v1_values(stat)
@@ -141,18 +151,18 @@ class GroupReader:
     def _own_files(self, folder: str) -> dict[str, Any]:
         if self._v2:
             return {
-                "swap_bytes": _number(_read(f"{folder}/memory.swap.current")),
-                "limit_bytes": _limit(_read(f"{folder}/memory.max")),
+                "swap_bytes": _number(read_at_once(f"{folder}/memory.swap.current")),
+                "limit_bytes": _limit(read_at_once(f"{folder}/memory.max")),
             }
         return {
-            "kernel_bytes": _number(_read(f"{folder}/memory.kmem.usage_in_bytes")),
-            "limit_bytes": _limit(_read(f"{folder}/memory.limit_in_bytes")),
+            "kernel_bytes": _number(read_at_once(f"{folder}/memory.kmem.usage_in_bytes")),
+            "limit_bytes": _limit(read_at_once(f"{folder}/memory.limit_in_bytes")),
         }
 
     def _cpu_microseconds(self, path: str) -> int | None:
         if self._v2:
-            return _numbers(_read(f"{self._memory}{path}/cpu.stat"), ("usage_usec",)).get("usage_usec")
-        nanoseconds = _number(_read(f"{self._cpu}{path}/cpuacct.usage")) if self._cpu else None
+            return _numbers(read_at_once(f"{self._memory}{path}/cpu.stat"), _CPU_LINES).get("usage_usec")
+        nanoseconds = _number(read_at_once(f"{self._cpu}{path}/cpuacct.usage")) if self._cpu else None
         return None if nanoseconds is None else nanoseconds // 1000
 
     def _pressures(self, path: str) -> dict[str, Any]:
@@ -160,7 +170,9 @@ class GroupReader:
             return {}
         folder = self._unified + path
         return {
-            f"{what}_pressure": parse_pressure(_read(f"{folder}/{what}.pressure").decode(errors="replace"))
+            f"{what}_pressure": parse_pressure(
+                read_at_once(f"{folder}/{what}.pressure").decode(errors="replace")
+            )
             for what in ("memory", "cpu", "io")
         }
 
@@ -201,8 +213,8 @@ def _meminfo(root: HostRoot) -> MemInfo | None:
         return None
 
 
-def _read(path: str) -> bytes:
-    """A group's file; empty where it is not there. Read to its end: a page that is full is not all."""
+def read_at_once(path: str) -> bytes:
+    """A small file of the kernel, which gives it whole in one read; empty where it is not there."""
     try:
         # O_NONBLOCK: a FIFO in a tree that is no cgroup file system must not hang us.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -217,37 +229,23 @@ def _read(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _numbers(content: bytes, names: Sequence[str]) -> dict[str, int]:
-    """Of ``name number`` lines those with these names; what is none is passed over.
+def _numbers(content: bytes, lines: re.Pattern[bytes]) -> dict[str, int]:
+    """The figures of these lines; what is no number that the kernel may count to is passed over.
 
-    A node has hundreds of these files of forty lines: taken apart in one go, and only what is wanted becomes a number.
+    A node has hundreds of these files of forty lines: one search in each, and only what is wanted becomes a number.
     """
-    words = content.split()
-    if len(words) == 2 * content.count(b"\n"):
-        found = dict(zip(words[::2], words[1::2], strict=True))
-    else:
-        # Torn, or not the kernel's: line by line.
-        lines = (line.split() for line in content.split(b"\n"))
-        found = {line[0]: line[1] for line in lines if len(line) == 2}
-    numbers = ((name, found.get(name.encode())) for name in names)
-    return {
-        name: value
-        for name, text in numbers
-        if text is not None and (value := _plain(text.decode("ascii", errors="replace"))) is not None
-    }
+    found = {name.decode(): int(digits) for name, digits in lines.findall(content)}
+    if any(value > _MAX_BYTES for value in found.values()):
+        return {name: value for name, value in found.items() if value <= _MAX_BYTES}
+    return found
 
 
 def _number(content: bytes) -> int | None:
-    return _plain(content.decode("ascii", errors="replace").strip())
+    match = _ONE_NUMBER.fullmatch(content)
+    value = int(match[1]) if match is not None else None
+    return value if value is None or value <= _MAX_BYTES else None
 
 
 def _limit(content: bytes) -> int | None:
     value = _number(content)
     return None if value is None or value >= _NO_LIMIT else value
-
-
-def _plain(text: str) -> int | None:
-    if not text or len(text) > 19 or not (text.isascii() and text.isdigit()):
-        return None
-    value = int(text)
-    return value if value <= _MAX_BYTES else None

@@ -19,7 +19,7 @@ _MAX_FILE_BYTES = 16 * 1024
 # A node has some hundred pods; a tree with more groups is not a node's.
 _MAX_GROUPS = 20_000
 _POD = re.compile(r"(?:.*-)?pod([0-9a-zA-Z_-]{3,64}?)(?:\.slice)?")
-_CLASSES = ("", "burstable", "besteffort")
+_CLASSES = ("burstable", "besteffort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Cgroups:
 
     hierarchy: Hierarchy
     unix_seconds: float
+    mounts: CgroupMounts
     root: Group | None = None
     system: Group | None = None
     kubelet: Group | None = None
@@ -61,18 +62,25 @@ class Cgroups:
     pod_groups: tuple[PodGroup, ...] = ()
 
 
-def read_cgroups(root: HostRoot, names: CgroupNames = CgroupNames(), *, each_pod: bool = True) -> Cgroups:
+def read_cgroups(
+    root: HostRoot,
+    names: CgroupNames = CgroupNames(),
+    mounts: CgroupMounts | None = None,
+    *,
+    each_pod: bool = True,
+) -> Cgroups:
     """What the groups use now. Never raises: a group that vanishes meanwhile is left out.
 
     Args:
         root: the host.
         names: which groups are meant.
+        mounts: where the hierarchies are, if that is known already.
         each_pod: also every pod's group and every unit below ``names.system``.
     """
-    mounts = find_cgroup_mounts(root)
+    mounts = mounts if mounts is not None else find_cgroup_mounts(root)
     now = time.time()
     if mounts.hierarchy == "none":
-        return Cgroups("none", now)
+        return Cgroups("none", now, mounts)
     read = GroupReader(root, mounts)
     pods_path = next((path for path in names.pods if read.exists(path)), "")
 
@@ -82,6 +90,7 @@ def read_cgroups(root: HostRoot, names: CgroupNames = CgroupNames(), *, each_pod
     return Cgroups(
         hierarchy=mounts.hierarchy,
         unix_seconds=now,
+        mounts=mounts,
         root=read.root_group(),
         system=group(names.system),
         kubelet=group(names.kubelet),
@@ -109,11 +118,32 @@ def pods_group(cgroup_root: str, driver: str) -> str:
 
     Source: kubelet's pkg/kubelet/cm/cgroup_manager_linux.go (CgroupName.ToSystemd, ToCgroupfs).
     """
-    parts = [part for part in cgroup_root.split("/") if part and part not in {".", ".."}] + ["kubepods"]
+    parts = [*_parts(cgroup_root), "kubepods"]
     if driver != "systemd":
         return "/" + "/".join(parts)
-    escaped = [part.replace("-", "_") for part in parts]
-    return "".join(f"/{'-'.join(escaped[: n + 1])}.slice" for n in range(len(escaped)))
+    return _slices([part.replace("-", "_") for part in parts])
+
+
+def reserved_group(name: str, driver: str) -> str:
+    """The group that kubelet means by a name in systemReservedCgroup; empty for an empty name.
+
+    With systemd only the last part counts, with or without ``.slice``, and each dash in it is one slice more.
+
+    Source: kubelet's pkg/kubelet/cm/cgroup_manager_linux.go (ParseSystemdToCgroupName, ParseCgroupfsToCgroupName).
+    """
+    parts = _parts(name)
+    if not parts or (driver != "systemd" and not parts[-1].endswith(".slice")):
+        return "".join(f"/{part}" for part in parts)
+    return _slices(parts[-1].removesuffix(".slice").split("-"))
+
+
+def _parts(path: str) -> list[str]:
+    # Whatever is configured, nothing outside of the hierarchy is read.
+    return [part for part in path.split("/") if part and part not in {".", ".."}]
+
+
+def _slices(words: list[str]) -> str:
+    return "".join(f"/{'-'.join(words[: n + 1])}.slice" for n in range(len(words)))
 
 
 def _units(read: GroupReader, system: str) -> Iterator[Group]:
@@ -125,14 +155,15 @@ def _units(read: GroupReader, system: str) -> Iterator[Group]:
 def _pods(read: GroupReader, pods: str) -> Iterator[PodGroup]:
     """Every pod's group: cgroupfs' names (``pod<uid>``) and systemd's (``kubepods-burstable-pod<uid>.slice``)."""
     top = read.children(pods)
-    places = {"": top}
-    for quality in _CLASSES[1:]:
-        for name in top:
-            if name == quality or name.endswith(f"-{quality}.slice"):
-                places[name] = read.children(f"{pods}/{name}")
+    places = [("", "guaranteed", top)]
+    places += [
+        (name, quality, read.children(f"{pods}/{name}"))
+        for quality in _CLASSES
+        for name in top
+        if name == quality or name.endswith(f"-{quality}.slice")
+    ]
     left = _MAX_GROUPS
-    for folder, names in places.items():
-        quality = next((q for q in _CLASSES[1:] if q in folder), "guaranteed")
+    for folder, quality, names in places:
         for name in names:
             match = _POD.fullmatch(name)
             if match is None or left <= 0:

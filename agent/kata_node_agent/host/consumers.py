@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import HostError
-from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
+from kata_node_agent.host.cgroup_reader import read_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _PROCESSES = 2
 _MAX_PIDS = 2000
 _MAX_GROUPS = 200
-_MAX_FILE_BYTES = 64 * 1024
+_MAX_PIDS_BYTES = 1 << 20
+# In kB as the kernel prints it: pages, as in statm, have a size of their own on each machine, and a recording has none.
+_RESIDENT = re.compile(rb"^VmRSS:[ \t]+([0-9]{1,15}) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +38,16 @@ class Consumer:
 
 def largest_consumers(root: HostRoot, cgroups: Cgroups, count: int) -> tuple[Consumer, ...]:
     """The largest units of the system's group, each followed by its largest processes."""
-    mount = find_cgroup_mounts(root).memory
+    proc = str(root.resolve("/proc"))
     units = sorted(cgroups.units, key=_size, reverse=True)[:count]
     found: list[Consumer] = []
     for unit in units:
         name = _shown(unit.path.rpartition("/")[2])
         found.append(Consumer(name, _size(unit)))
-        processes = [
-            Consumer(name, resident, _name(root, pid), pid)
-            for pid in _pids(root, f"{mount}{unit.path}")
-            if (resident := _resident(root, pid)) is not None
-        ]
-        found += sorted(processes, key=lambda one: (-one.memory_bytes, one.pid))[:_PROCESSES]
+        pids = _pids(root, f"{cgroups.mounts.memory}{unit.path}")
+        sizes = [(size, pid) for pid in pids if (size := _resident(proc, pid)) is not None]
+        largest = sorted(sizes, key=lambda one: (-one[0], one[1]))[:_PROCESSES]
+        found += [Consumer(name, size, _name(proc, pid), pid) for size, pid in largest]
     return tuple(found)
 
 
@@ -59,7 +60,7 @@ def _pids(root: HostRoot, folder: str) -> list[int]:
     pids: list[int] = []
     for place in _folders(root, folder):
         try:
-            text = root.read_text(f"{place}/cgroup.procs", _MAX_FILE_BYTES)
+            text = root.read_text(f"{place}/cgroup.procs", _MAX_PIDS_BYTES)
         except HostError:
             continue
         pids += [
@@ -85,19 +86,15 @@ def _folders(root: HostRoot, folder: str) -> Iterator[str]:
             continue
 
 
-def _resident(root: HostRoot, pid: int) -> int | None:
-    """Resident set from /proc/PID/status, in bytes; ``None`` for a kernel thread or one that has ended."""
-    text = root.try_read_text(f"/proc/{pid}/status", _MAX_FILE_BYTES) or ""
-    for line in text.split("\n"):
-        if line.startswith("VmRSS:"):
-            words = line.split()
-            if len(words) == 3 and words[1].isascii() and words[1].isdigit() and len(words[1]) < 16:
-                return int(words[1]) * 1024
-    return None
+def _resident(proc: str, pid: int) -> int | None:
+    """Resident set in bytes; ``None`` for a kernel thread, and for a process that has ended."""
+    match = _RESIDENT.search(read_at_once(f"{proc}/{pid}/status"))
+    return int(match[1]) * 1024 if match is not None else None
 
 
-def _name(root: HostRoot, pid: int) -> str:
-    return _shown((root.try_read_text(f"/proc/{pid}/comm", 256) or "?").rstrip("\n"))
+def _name(proc: str, pid: int) -> str:
+    name = read_at_once(f"{proc}/{pid}/comm").decode("utf-8", errors="replace")
+    return _shown(name.removesuffix("\n") or "?")
 
 
 def _shown(text: str) -> str:

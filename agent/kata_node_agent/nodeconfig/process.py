@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import HostError
-from kata_node_agent.host.processes import find_pids
+from kata_node_agent.host.processes import find_pids, is_of_node
 
 if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot
@@ -54,9 +54,7 @@ def _read(root: HostRoot, pid: int) -> KubeletProcess | None:
         command_line = root.read_bytes(f"/proc/{pid}/cmdline", _MAX_COMMAND_LINE_BYTES)
     except HostError:
         return None
-    fields = {name: value.split() for name, _, value in (line.partition(":") for line in status.splitlines())}
-    # Uid: real, effective, saved, file system. NSpid: one number for each PID namespace, the outermost first.
-    if fields.get("Uid", [])[1:2] != ["0"] or len(fields.get("NSpid", [""])) != 1:
+    if not is_of_node(status):
         return None
     # The arguments of a process that is ending are empty.
     program, *arguments = command_line.decode("utf-8", errors="replace").removesuffix("\0").split("\0")

@@ -10,6 +10,7 @@ from kata_node_agent.advice.reserved import Advice, Reservation, advise
 from kata_node_agent.capacity.oddities import Oddities, explain
 from kata_node_agent.capacity.usage import Finding, MemoryUse, Signals, findings, signals
 from kata_node_agent.errors import AgentError
+from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.cgroups import Cgroups, read_cgroups
 from kata_node_agent.host.consumers import Consumer, largest_consumers
 from kata_node_agent.host.facts import is_live
@@ -66,7 +67,8 @@ def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None
     """
     now = time.time()
     node = read_node(root, config.kubelet, known)
-    cgroups = read_cgroups(root, group_names(root, node.settings))
+    mounts = find_cgroup_mounts(root)
+    cgroups = read_cgroups(root, group_names(root, node.settings, mounts), mounts)
     memory = read_meminfo(root)
     use = memory_use(node, memory, cgroups)
     problems = [node.settings.problem] if node.settings.problem else []

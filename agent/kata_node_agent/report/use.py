@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_node_agent.capacity.usage import MemoryUse
-from kata_node_agent.host.cgroup_mounts import CgroupMounts, find_cgroup_mounts
-from kata_node_agent.host.cgroups import CgroupNames, group_of_process, pods_group
-from kata_node_agent.host.processes import find_pids
+from kata_node_agent.capacity.usage import ALERT_GROUP, MemoryUse
+from kata_node_agent.host.cgroups import CgroupNames, group_of_process, pods_group, reserved_group
+from kata_node_agent.host.processes import find_pids, is_of_node
 
 if TYPE_CHECKING:
+    from kata_node_agent.host.cgroup_mounts import CgroupMounts
     from kata_node_agent.host.cgroups import Cgroups
     from kata_node_agent.host.meminfo import MemInfo
     from kata_node_agent.host.root import HostRoot
@@ -17,38 +17,45 @@ if TYPE_CHECKING:
     from kata_node_agent.nodeconfig.node import NodeResources
 
 _RUNTIMES = ("crio", "containerd")
+_MAX_FILE_BYTES = 64 * 1024
 
 
-def group_names(root: HostRoot, settings: KubeletSettings, *, processes: bool = True) -> CgroupNames:
+def group_names(root: HostRoot, settings: KubeletSettings, mounts: CgroupMounts | None = None) -> CgroupNames:
     """Which groups are meant on this node.
 
     Args:
         root: the host.
         settings: kubelet's.
-        processes: find kubelet's and the runtime's groups by their processes, which is a search of /proc.
+        mounts: find kubelet's and the runtime's groups by their processes, which is a search of /proc; ``None``: do not.
     """
-    mounts = find_cgroup_mounts(root) if processes else CgroupMounts()
-
-    def of(*names: str) -> str:
-        pids = (pid for name in names for pid in find_pids(root, name))
-        found = (group_of_process(root, pid, mounts) for pid in pids)
-        return next((path for path in found if path not in {"", "/"}), "")
-
-    configured = pods_group(settings.text("cgroupRoot"), settings.text("cgroupDriver"))
+    root_group, driver = settings.text("cgroupRoot"), settings.text("cgroupDriver")
     # The other driver's name too: without a kubelet the driver is not known.
-    others = (pods_group(settings.text("cgroupRoot"), driver) for driver in ("systemd", "cgroupfs"))
-    kubelet = settings.text("kubeletCgroups")
-    if not kubelet and processes:
-        pid = settings.process.pid if settings.process is not None else None
-        kubelet = group_of_process(root, pid, mounts) if pid is not None else ""
+    pods = tuple(dict.fromkeys(pods_group(root_group, each) for each in (driver, "systemd", "cgroupfs")))
+    kubelet, runtime = settings.text("kubeletCgroups"), ""
+    if mounts is not None:
+        if not kubelet and settings.process is not None:
+            kubelet = _group_of(root, [settings.process.pid], mounts, pods)
+        runtime = _group_of(root, find_pids(root, *_RUNTIMES), mounts, pods)
     return CgroupNames(
-        system=settings.text("systemCgroups")
-        or settings.text("systemReservedCgroup")
+        system=reserved_group(settings.text("systemCgroups"), "")
+        or reserved_group(settings.text("systemReservedCgroup"), driver)
         or CgroupNames().system,
-        pods=tuple(dict.fromkeys((configured, *others))),
-        kubelet=kubelet if kubelet != "/" else "",
-        runtime=of(*_RUNTIMES) if processes else "",
+        pods=pods,
+        kubelet=reserved_group(kubelet, ""),
+        runtime=runtime,
     )
+
+
+def _group_of(root: HostRoot, pids: list[int], mounts: CgroupMounts, pods: tuple[str, ...]) -> str:
+    """The group of the first of these that is the node's own: a pod may run a runtime, too, and as privileged as ours."""
+    for pid in pids:
+        path = group_of_process(root, pid, mounts)
+        in_pod = any(f"{path}/".startswith(f"{place}/") for place in pods)
+        if path in {"", "/"} or in_pod:
+            continue
+        if is_of_node(root.try_read_text(f"/proc/{pid}/status", _MAX_FILE_BYTES) or ""):
+            return path
+    return ""
 
 
 def memory_use(node: NodeResources, memory: MemInfo, cgroups: Cgroups) -> MemoryUse:
@@ -61,7 +68,7 @@ def memory_use(node: NodeResources, memory: MemInfo, cgroups: Cgroups) -> Memory
         allocatable_bytes=node.budget.allocatable_bytes,
         eviction_hard=node.eviction_hard.get("memory.available", ""),
         root_working_set_bytes=root.working_set_bytes if root is not None else None,
-        system_rss_bytes=system.rss_bytes if system is not None else None,
+        system_rss_bytes=system.rss_bytes if system is not None and system.path == ALERT_GROUP else None,
         system_working_set_bytes=system.working_set_bytes if system is not None else None,
         pods_limit_bytes=pods.limit_bytes if pods is not None else None,
         pods_working_set_bytes=pods.working_set_bytes if pods is not None else None,
