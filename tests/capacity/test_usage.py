@@ -130,9 +130,23 @@ def test_any_figures_give_findings_with_words_and_problems_with_remedies(
 
 
 def test_memory_that_pods_cannot_have_is_explained() -> None:
-    odd = Oddities(32 * GIB, 8, 8 * 128 * MIB, 4 * GIB, GIB, 2 * GIB, GIB)
+    odd = Oddities(
+        capacity_bytes=32 * GIB,
+        offline_blocks=8,
+        offline_bytes=8 * 128 * MIB,
+        hugepages_bytes=4 * GIB,
+        hugepages_free_bytes=GIB,
+        hugepages_surplus_bytes=512 * MIB,
+        cma_bytes=2 * GIB,
+        cma_free_bytes=GIB,
+        block_bytes=35 * GIB,
+        crash_kernel_bytes=GIB,
+    )
     found = {finding.reason: finding.message for finding in explain(odd)}
     assert "8 memory blocks (1Gi) are offline" in found["MemoryBlocksOffline"]
-    assert "4Gi is set aside as huge pages, 1Gi of it free" in found["HugepagesSetAside"]
+    assert "4Gi is set aside as huge pages, 1Gi of it free, 512Mi of it surplus" in found["HugepagesSetAside"]
     assert "2Gi is the area" in found["CmaArea"]
+    assert "3Gi was taken at boot, 1Gi of it for a crash kernel" in found["MemoryTakenAtBoot"]
     assert list(explain(Oddities(32 * GIB))) == []
+    # What every kernel takes for itself is no oddity.
+    assert list(explain(Oddities(32 * GIB, block_bytes=33 * GIB))) == []

@@ -1,12 +1,13 @@
 """Kubelet's /configz, over real HTTP and TLS on a loopback address."""
 
 import json
+import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -37,7 +38,6 @@ class Kubelet(HTTPServer):
 
     body = json.dumps(SETTINGS).encode()
     status = 200
-    byte_seconds = 0.0
     asked: list[str]
 
 
@@ -48,14 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(f"{self.path} {self.headers.get('Authorization', 'no token')}")
         self.send_response(self.server.status)
         self.end_headers()
-        try:
-            if not self.server.byte_seconds:
-                self.wfile.write(self.server.body)
-            for byte in self.server.body if self.server.byte_seconds else b"":
-                self.wfile.write(bytes([byte]))
-                time.sleep(self.server.byte_seconds)
-        except OSError:
-            pass
+        with suppress(OSError):
+            self.wfile.write(self.server.body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -134,11 +128,81 @@ def test_nobody_there_is_said_and_what_was_known_stays(tmp_path: Path) -> None:
     assert "ECONNREFUSED" in settings.problem
 
 
-def test_a_byte_now_and_then_does_not_keep_a_look(tmp_path: Path) -> None:
+@contextmanager
+def dripping(start: bytes) -> Iterator[int]:
+    """Takes connections and sends `start`, then a byte now and then until the peer hangs up. Its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(start)
+                while True:
+                    peer.sendall(b"x")
+                    time.sleep(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        # The request was ended, not left to itself: the peer sees it.
+        thread.join(5)
+        hung_up = not thread.is_alive()
+        listener.close()
+        assert hung_up
+
+
+@pytest.mark.parametrize(
+    ("scheme", "start"),
+    [
+        ("http", b"HTTP/1.0 200 OK\r\n\r\n"),
+        ("http", b"HTTP/1.0 200 OK\r\nName: "),
+        # A TLS record of handshake that never becomes whole.
+        ("https", b"\x16\x03\x03\x40\x00"),
+    ],
+)
+def test_a_byte_now_and_then_does_not_keep_a_look(tmp_path: Path, scheme: str, start: bytes) -> None:
+    with dripping(start) as port, pytest.raises(AgentError, match="no whole answer in time"):
+        read_configz(HostRoot(tmp_path), f"{scheme}://127.0.0.1:{port}/configz", None, None)
+
+
+def test_a_request_that_cannot_be_ended_does_not_become_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, asked = threading.Event(), []
+
+    def stuck(*where: object, **_: object) -> socket.socket:
+        asked.append(where)
+        released.wait(30)
+        raise OSError("released")
+
+    monkeypatch.setattr("kata_node_agent.nodeconfig.configz._TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(socket, "create_connection", stuck)
+    try:
+        with pytest.raises(AgentError, match="no whole answer in time"):
+            read_configz(HostRoot(tmp_path), "https://node.example/configz", None, None)
+        with pytest.raises(AgentError, match="an earlier request is still without an answer"):
+            read_configz(HostRoot(tmp_path), "https://node.example/configz", None, None)
+        assert len(asked) == 1
+    finally:
+        released.set()
+    while any(thread.name == "configz" for thread in threading.enumerate()):
+        time.sleep(0.01)
+
+
+def test_what_no_configuration_has_comes_from_the_flags_beside_it(tmp_path: Path) -> None:
+    root = node(tmp_path)
+    process = tmp_path / "proc/9"
+    process.mkdir()
+    (process / "comm").write_text("kubelet\n")
+    (process / "status").write_text("Uid:\t0\t0\t0\t0\nNSpid:\t9\n")
+    (process / "cmdline").write_text("kubelet\0--runtime-cgroups=/r\0--root-dir\0/k\0--max-pods=7\0")
     with kubelet() as server:
-        server.byte_seconds = 0.3
-        with pytest.raises(AgentError):
-            read_configz(node(tmp_path), f"http://127.0.0.1:{server.server_port}/configz", None, None)
+        ours = KubeletConfig(configz_url=f"http://127.0.0.1:{server.server_port}/configz")
+        settings = read_budget(root, ours)[1]
+    assert [settings.text(name) for name in ("runtimeCgroups", "rootDir", "maxPods")] == ["/r", "/k", "250"]
 
 
 def test_only_this_machine_is_asked_without_tls(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ memory and is loaded only then.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,7 +18,7 @@ from kata_node_agent.errors import AgentError, HostError, describe_os_error
 from kata_node_agent.nodeconfig.document import parse_document, printable
 
 if TYPE_CHECKING:
-    from http.client import HTTPConnection, HTTPResponse
+    import ssl
     from pathlib import Path
 
     from kata_node_agent.host.root import HostRoot
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 2.0
 _MAX_BYTES = 1024 * 1024
+# The last request's thread: one that cannot be ended (a name that is not resolved) must not become many.
+_unanswered: list[threading.Thread] = []
 
 
 def read_configz(root: HostRoot, url: str, token_file: Path | None, ca_file: Path | None) -> Document:
@@ -38,48 +43,94 @@ def read_configz(root: HostRoot, url: str, token_file: Path | None, ca_file: Pat
         HostError: it cannot be reached, does not answer in two seconds, refuses, or answers with something else.
         QuantityError: an amount in it is none.
     """
+    answers: list[tuple[int, bytes] | Exception] = []
+    opened: list[socket.socket] = []
     deadline = time.monotonic() + _TIMEOUT_SECONDS
-    try:
-        parts = urlsplit(url)
-        connection = _connect(root, parts.scheme, parts.hostname or "", parts.port, ca_file)
+
+    def ask() -> None:
         try:
-            headers = {"Accept": "application/json"}
-            if token_file is not None and parts.scheme == "https":
-                headers["Authorization"] = f"Bearer {_token(root, token_file)}"
-            connection.request("GET", (parts.path or "/configz"), headers=headers)
-            answer = connection.getresponse()
-            content = _read(answer, deadline)
-        finally:
-            connection.close()
-    except OSError as error:
-        raise _unusable(url, describe_os_error(error)) from error
-    except AgentError:
-        raise
-    except Exception as error:
-        # http.client's errors and those of URLs and headers have no common base.
-        raise _unusable(url, repr(error)) from error
-    if answer.status != 200:
-        hint = "the token must be allowed to get nodes/configz" if answer.status in {401, 403} else ""
-        raise _unusable(url, f"HTTP status {answer.status}", hint)
-    return parse_document(content, configz=True)
+            answers.append(_ask(root, url, token_file, ca_file, opened, deadline))
+        except Exception as error:  # noqa: BLE001 - judged by who waits; http.client's have no common base
+            answers.append(error)
+
+    # A thread: names are resolved, and each byte of a slow peer is waited for, without any bound on the whole.
+    if any(thread.is_alive() for thread in _unanswered):
+        raise _unusable(url, "an earlier request is still without an answer")
+    thread = threading.Thread(target=ask, daemon=True, name="configz")
+    thread.start()
+    thread.join(_TIMEOUT_SECONDS)
+    _unanswered[:] = [thread]
+    if thread.is_alive():
+        for connection in opened:
+            # Closing alone would not wake it; the TLS layer's own shutdown would go on without TLS.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    match answers:
+        case []:
+            raise _unusable(url, "no whole answer in time")
+        case [OSError() as error]:
+            raise _unusable(url, describe_os_error(error)) from error
+        case [AgentError() as error]:
+            raise error
+        case [Exception() as error]:
+            raise _unusable(url, repr(error)) from error
+        case [(200, bytes(content))]:
+            return parse_document(content, configz=True)
+        case [(int(status), _)]:
+            hint = "the token must be allowed to get nodes/configz" if status in {401, 403} else ""
+            raise _unusable(url, f"HTTP status {status}", hint)
+    raise AssertionError(answers)
 
 
-def _connect(
-    root: HostRoot, scheme: str, host: str, port: int | None, ca_file: Path | None
-) -> HTTPConnection:
-    from http.client import HTTPConnection, HTTPSConnection
+def _ask(
+    root: HostRoot,
+    url: str,
+    token_file: Path | None,
+    ca_file: Path | None,
+    opened: list[socket.socket],
+    deadline: float,
+) -> tuple[int, bytes]:
+    """(status, body). Each connection is put where who waits can end it, from before the first byte on."""
+    from http.client import HTTPConnection
 
-    if scheme == "https":
-        import ssl
-
-        if ca_file is None:
-            context = ssl.create_default_context()
-        else:
-            context = ssl.create_default_context(cadata=root.read_text(ca_file, _MAX_BYTES))
-        return HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=context)
-    if not is_loopback(host):
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    if not secure and not is_loopback(host):
         raise HostError(f"{printable(host)}: without TLS only a loopback address is asked")
-    return HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
+    headers = {"Accept": "application/json"}
+    if token_file is not None and secure:
+        headers["Authorization"] = f"Bearer {_token(root, token_file)}"
+    context = _tls(root, ca_file) if secure else None
+    port = parts.port or (443 if secure else 80)
+    connection = HTTPConnection(host, port)
+    plain = socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS)
+    opened.append(plain)
+    try:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the name was resolved too late")
+        connection.sock = plain
+        if context is not None:
+            tls = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+            opened.append(tls)
+            connection.sock = tls
+            tls.do_handshake()
+        connection.request("GET", (parts.path or "/configz"), headers=headers)
+        with connection.getresponse() as answer:
+            content = answer.read(_MAX_BYTES + 1)
+    finally:
+        for each in opened:
+            each.close()
+    if len(content) > _MAX_BYTES:
+        raise HostError(f"an answer of more than {_MAX_BYTES} bytes")
+    return answer.status, content
+
+
+def _tls(root: HostRoot, ca_file: Path | None) -> ssl.SSLContext:
+    import ssl
+
+    return ssl.create_default_context(
+        cadata=root.read_text(ca_file, _MAX_BYTES) if ca_file is not None else None
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -95,18 +146,6 @@ def _token(root: HostRoot, path: Path) -> str:
     if not token or not token.isascii() or not token.isprintable():
         raise HostError(f"{root.resolve(path)}: no token")
     return token
-
-
-def _read(answer: HTTPResponse, deadline: float) -> bytes:
-    """The whole answer. A peer that gives a byte a second must not keep a look for minutes."""
-    content = b""
-    while chunk := answer.read1(1 << 16):
-        content += chunk
-        if len(content) > _MAX_BYTES:
-            raise HostError(f"an answer of more than {_MAX_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError("no whole answer in time")
-    return content
 
 
 def _unusable(url: str, why: str, hint: str = "") -> HostError:

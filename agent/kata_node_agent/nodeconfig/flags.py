@@ -102,6 +102,9 @@ def _integer(values: list[str]) -> Value:
     return int(values[-1])
 
 
+# Settings that no KubeletConfiguration has. Source: cmd/kubelet/app/options, KubeletFlags.
+FLAGS_ONLY = {"runtime-cgroups": "runtimeCgroups", "root-dir": "rootDir"}
+
 # Flag → (field of KubeletConfiguration, its reader). Source: cmd/kubelet/app/options, AddKubeletConfigFlags.
 _FLAGS: dict[str, tuple[str, Callable[[list[str]], Value]]] = {
     "system-reserved": ("systemReserved", _pairs("=")),
@@ -124,4 +127,5 @@ _FLAGS: dict[str, tuple[str, Callable[[list[str]], Value]]] = {
     "cpu-manager-policy": ("cpuManagerPolicy", _last),
     "reserved-memory": ("reservedMemory", _parts(";")),
     "cgroups-per-qos": ("cgroupsPerQOS", _boolean),
+    **{name: (field, _last) for name, field in FLAGS_ONLY.items()},
 }

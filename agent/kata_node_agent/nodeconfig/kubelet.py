@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
 from kata_node_agent.nodeconfig import merge
 from kata_node_agent.nodeconfig.document import parse_document, printable
-from kata_node_agent.nodeconfig.flags import Flags, parse_flags
+from kata_node_agent.nodeconfig.flags import FLAGS_ONLY, Flags, parse_flags
 from kata_node_agent.nodeconfig.node_sizing import read_node_sizing
 from kata_node_agent.nodeconfig.process import KubeletProcess, find_kubelet
 from kata_node_agent.quantity import parse_bytes
@@ -151,6 +151,9 @@ def read_kubelet_settings(
     if asked is not None:
         # Merged and finished by kubelet; only what it does not tell is left at its default.
         settings, complaints, origin = merge.with_file(merge.defaults(), asked.fields, CONFIGZ), [], CONFIGZ
+        if process is not None:
+            left = {name: flag for name, flag in flags.fields.items() if name in FLAGS_ONLY.values()}
+            settings = merge.with_flags(settings, left, process.pid)
     else:
         before, settings = settings, merge.finish(settings)
         complaints += _overridden(before, settings)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kata_node_agent.capacity.allocatable import MemoryBudget, eviction_threshold_bytes
+from kata_node_agent.capacity.allocatable import MemoryBudget, Resources, eviction_threshold_bytes
+from kata_node_agent.host.machine import numa_nodes, online_cpus, storage_bytes
 from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.nodeconfig.kubelet import KubeletSettings, read_kubelet_settings
 from kata_node_agent.nodeconfig.merge import Setting
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kata_node_agent.config.schema import KubeletConfig
+    from kata_node_agent.host.meminfo import MemInfo
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.nodeconfig.document import Document
 
@@ -41,7 +43,7 @@ def read_budget(
     if settings.problem and known is not None:
         settings = replace(known, problem=settings.problem)
     else:
-        refused = refusals(settings, memory.total_bytes)
+        refused = refusals(settings, _capacity(root, memory, settings), numa_nodes(root))
         settings = replace(settings, complaints=(*settings.complaints, *refused))
     effective = with_ours(settings, ours)
     budget = MemoryBudget(
@@ -52,6 +54,15 @@ def read_budget(
         hugepages_bytes=memory.hugepages_bytes,
     )
     return budget, settings
+
+
+def _capacity(root: HostRoot, memory: MemInfo, settings: KubeletSettings) -> Resources:
+    cpus = online_cpus(root)
+    return Resources(
+        memory_bytes=memory.total_bytes,
+        cpu_millicores=cpus * 1000 if cpus is not None else None,
+        ephemeral_storage_bytes=storage_bytes(root, settings.text("rootDir")),
+    )
 
 
 def _asker(root: HostRoot, ours: KubeletConfig) -> Callable[[], Document] | None:

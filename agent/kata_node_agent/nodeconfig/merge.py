@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.host.facts import parse_cpu_list
+from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.nodeconfig.document import MAPS, Scalar, Value
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ _DEFAULTS: dict[str, Value] = {
     "cgroupDriver": "cgroupfs",
     "cgroupRoot": "",
     "systemCgroups": "",
+    "runtimeCgroups": "",
+    "rootDir": KUBELET_ROOT,
     "maxPods": 110,
     "podPidsLimit": -1,
     "cgroupsPerQOS": True,

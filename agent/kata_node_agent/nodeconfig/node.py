@@ -61,8 +61,7 @@ def read_node(root: HostRoot, ours: KubeletConfig, known: KubeletSettings | None
     """
     budget, kubelet = read_budget(root, ours, known)
     settings = with_ours(kubelet, ours)
-    arguments = settings.process.arguments if settings.process is not None else ()
-    machine = read_machine(root, _root_dir(arguments))
+    machine = read_machine(root, settings.text("rootDir"))
     groups = {name: _group(settings, name) for name in MAPS}
     capacity = Resources(
         memory_bytes=budget.capacity_bytes,
@@ -106,13 +105,3 @@ def _reserved(amounts: Mapping[str, str]) -> Resources:
         return -(-value.numerator // value.denominator)
 
     return Resources(whole("memory"), whole("cpu", 1000), whole("ephemeral-storage"), whole("pid"))
-
-
-def _root_dir(arguments: tuple[str, ...]) -> str:
-    """Kubelet's ``--root-dir``."""
-    found = "/var/lib/kubelet"
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name in {"--root-dir", "--root_dir"}:
-            found = value if equals else "".join(arguments[position + 1 : position + 2])
-    return found if found.startswith("/") and "\0" not in found else "/var/lib/kubelet"

@@ -36,7 +36,10 @@ def read_node_sizing(root: HostRoot) -> tuple[Mapping[str, Value], str] | None:
     Raises:
         QuantityError: the file's amounts are none.
     """
-    if "SYSTEM_RESERVED_MEMORY" not in (root.try_read_text(_UNIT, _MAX_FILE_BYTES) or ""):
+    unit = root.try_read_text(_UNIT, _MAX_FILE_BYTES) or ""
+    # Units of the first releases pass on no ephemeral storage, those from 4.23 on nothing.
+    passed = {name: resource for name, resource in _RESOURCES.items() if f"${{{name}}}" in unit}
+    if not passed:
         return None
     for path in FILES:
         given: dict[str, str | None] = {}
@@ -45,8 +48,8 @@ def read_node_sizing(root: HostRoot) -> tuple[Mapping[str, Value], str] | None:
             name, _, value = line.strip().partition("=")
             value = value.strip().strip("\"'")
             automatic = automatic or (name, value) == ("NODE_SIZING_ENABLED", "true")
-            if name in _RESOURCES and value:
-                given[_RESOURCES[name]] = printable(value, 100)
+            if name in passed and value:
+                given[passed[name]] = printable(value, 100)
         # Automatic sizing is going to write other amounts than these.
         if given and not automatic:
             fields: dict[str, Value] = {"systemReserved": given}

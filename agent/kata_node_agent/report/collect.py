@@ -110,8 +110,11 @@ def _oddities(node: NodeResources, memory: MemInfo) -> Oddities:
         offline_bytes=machine.offline_blocks * machine.memory_block_bytes,
         hugepages_bytes=memory.hugepages_bytes,
         hugepages_free_bytes=(memory.hugepages_free or 0) * (memory.hugepage_size_bytes or 0),
+        hugepages_surplus_bytes=(memory.hugepages_surplus or 0) * (memory.hugepage_size_bytes or 0),
         cma_bytes=memory.cma_total_bytes or 0,
         cma_free_bytes=memory.cma_free_bytes or 0,
+        block_bytes=machine.online_blocks * machine.memory_block_bytes,
+        crash_kernel_bytes=machine.crash_kernel_bytes,
     )
 
 
