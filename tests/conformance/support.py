@@ -71,9 +71,10 @@ class OwnCgroup:
             raise RuntimeError("these tests know cgroup v1 only")
         table = Path("/proc/self/mounts").read_text()
         lines = [line.split(" ") for line in table.splitlines()]
-        self._mounts = [
-            Path(line[1]) for line in lines if line[2] == "cgroup" and line[1].startswith("/sys/fs/cgroup/")
-        ]
+        places = [(Path(line[1]), line[2]) for line in lines if line[1].startswith("/sys/fs/cgroup/")]
+        self._mounts = [path for path, kind in places if kind == "cgroup"]
+        # runc makes its groups in the unified hierarchy, too, where one is mounted.
+        self._all_mounts = [path for path, kind in places if kind in {"cgroup", "cgroup2"}]
 
     def __enter__(self) -> Self:
         for mount in self._mounts:
@@ -95,7 +96,7 @@ class OwnCgroup:
         while time.monotonic() < end:
             pids = {
                 int(line)
-                for mount in self._mounts
+                for mount in self._all_mounts
                 for procs in Path(f"{mount}{self.path}").rglob("cgroup.procs")
                 for line in procs.read_text().split()
             }
@@ -105,8 +106,10 @@ class OwnCgroup:
             if not pids:
                 break
             time.sleep(0.05)
-        for mount in self._mounts:
+        for mount in self._all_mounts:
             top = Path(f"{mount}{self.path}")
+            if not top.exists():
+                continue
             folders = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
             for folder in [*folders, top]:
                 folder.rmdir()
