@@ -28,6 +28,9 @@ _PODS = 250
 _FIGURE_MS = 15.0
 _SCALES = (10, 100, 1000)
 _GROWTH = 10_000
+# Linear: a pod costs the same among a thousand. No growth: less than the allocator's own pages come and go by.
+_LINEAR_RATIO = 1.5
+_GROWTH_KIB = 512
 _UNITS = 20
 
 
@@ -215,8 +218,8 @@ def _linear(scale: Scale, folder: Path) -> Row:
         measured=", ".join(f"{found[pods].p50:.2f}" for pods in _SCALES) + " ms",
         beside=f"a pod: {near * 1000:.0f} µs up to 100, {far * 1000:.0f} µs up to 1,000",
         ratio=ratio_of(far, near),
-        figure="–",
-        reached=None,
+        figure=f"a pod ≤ {_LINEAR_RATIO} ×",
+        reached=far <= _LINEAR_RATIO * near,
         values={str(pods): samples.to_json() for pods, samples in found.items()},
     )
 
@@ -235,7 +238,7 @@ def _growth(work: Callable[[], object], times: int) -> Row:
         measured=f"{grown:.0f} KiB",
         beside="none",
         ratio=None,
-        figure="–",
-        reached=None,
+        figure=f"≤ {_GROWTH_KIB} KiB",
+        reached=grown <= _GROWTH_KIB,
         values={"kib": grown, "times": times},
     )

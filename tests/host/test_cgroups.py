@@ -93,7 +93,9 @@ def test_the_group_of_the_pods_has_kubelets_name(root: str, driver: str, path: s
         ("/my-own.slice", "systemd", "/my.slice/my-own.slice"),
         # Newer kubelets ask the container runtime for the driver, and what is configured is another one.
         ("system.slice", "cgroupfs", "/system.slice"),
+        ("my-own.slice", "cgroupfs", "/my.slice/my-own.slice"),
         ("/my/own", "cgroupfs", "/my/own"),
+        ("/my/own.slice", "cgroupfs", "/my/own.slice"),
         ("../../etc/.", "cgroupfs", "/etc"),
     ],
 )

@@ -124,6 +124,16 @@ def test_a_runtime_inside_of_a_pod_or_a_container_is_not_the_nodes(tmp_path: Pat
     assert usage["runtime"]["path"] == "/system.slice/crio.service/inner"
 
 
+def test_the_runtimes_group_is_the_one_that_kubelet_is_told(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(V2.path, tree)
+    (tree / "proc/4242/cmdline").write_bytes(
+        b"/usr/bin/kubelet\0--runtime-cgroups=/system.slice/crio.service\0"
+    )
+    usage = collect_report(HostRoot(tree), Config()).to_json()["usage"]
+    assert usage["runtime"]["path"] == "/system.slice/crio.service"
+
+
 def test_the_alert_is_about_one_group_by_name(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(V2.path, tree)

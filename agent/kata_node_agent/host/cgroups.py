@@ -132,7 +132,9 @@ def reserved_group(name: str, driver: str) -> str:
     Source: kubelet's pkg/kubelet/cm/cgroup_manager_linux.go (ParseSystemdToCgroupName, ParseCgroupfsToCgroupName).
     """
     parts = _parts(name)
-    if not parts or (driver != "systemd" and not parts[-1].endswith(".slice")):
+    # Newer kubelets ask the runtime for the driver: a lone slice is systemd's whatever is configured.
+    lone_slice = len(parts) == 1 and parts[0].endswith(".slice")
+    if not parts or not (driver == "systemd" or lone_slice):
         return "".join(f"/{part}" for part in parts)
     return _slices(parts[-1].removesuffix(".slice").split("-"))
 

@@ -31,18 +31,19 @@ def group_names(root: HostRoot, settings: KubeletSettings, mounts: CgroupMounts 
     root_group, driver = settings.text("cgroupRoot"), settings.text("cgroupDriver")
     # The other driver's name too: without a kubelet the driver is not known.
     pods = tuple(dict.fromkeys(pods_group(root_group, each) for each in (driver, "systemd", "cgroupfs")))
-    kubelet, runtime = settings.text("kubeletCgroups"), ""
+    kubelet, runtime = settings.text("kubeletCgroups"), settings.text("runtimeCgroups")
     if mounts is not None:
         if not kubelet and settings.process is not None:
             kubelet = _group_of(root, [settings.process.pid], mounts, pods)
-        runtime = _group_of(root, find_pids(root, *_RUNTIMES), mounts, pods)
+        if not runtime:
+            runtime = _group_of(root, find_pids(root, *_RUNTIMES), mounts, pods)
     return CgroupNames(
         system=reserved_group(settings.text("systemCgroups"), "")
         or reserved_group(settings.text("systemReservedCgroup"), driver)
         or CgroupNames().system,
         pods=pods,
         kubelet=reserved_group(kubelet, ""),
-        runtime=runtime,
+        runtime=reserved_group(runtime, ""),
     )
 
 
