@@ -146,12 +146,43 @@ def test_a_key_that_is_there_twice_is_said_and_the_last_one_counts(content: str)
         ("maxPods: 99999999999999999999", "maxPods is not a whole number"),
         ("mergeDefaultEvictionSettings: 1", "mergeDefaultEvictionSettings is not true or false"),
         ("cgroupRoot: [a]", "cgroupRoot is not a text"),
+        ("cgroupsPerQOS: yes", "cgroupsPerQOS is not true or false"),
+        ("podPidsLimit: {a: b}", "podPidsLimit is not a whole number"),
+        ("memoryManagerPolicy: {a: b}", "memoryManagerPolicy is not a text"),
+        ("reservedMemory: {a: b}", "reservedMemory is not a list"),
+        ("reservedMemory: [a]", "reservedMemory is not a list of numaNode and limits"),
+        ("reservedMemory: [{numaNode: 0}]", "reservedMemory is not a list of numaNode and limits"),
+        ("reservedMemory: [{limits: {memory: 1Gi}}]", "reservedMemory is not a list of numaNode and limits"),
+        ("reservedMemory: [{numaNode: a, limits: {}}]", "reservedMemory.numaNode is not a whole number"),
+        ("reservedMemory: [{numaNode: 0, limits: [a]}]", "reservedMemory.limits is not a map"),
+        # What leads to itself.
+        ("systemReserved: &a {memory: *a}", "neither YAML nor JSON: found unconstructable recursive node"),
+        ("enforceNodeAllocatable: &a [*a]", "neither YAML nor JSON: found unconstructable recursive node"),
+        (
+            "reservedMemory: &a [{numaNode: 0, limits: {memory: *a}}]",
+            "neither YAML nor JSON: found unconstructable recursive node",
+        ),
     ],
 )
 def test_a_wrong_type_or_amount_is_named(line: str, message: str) -> None:
     with pytest.raises(AgentError) as error:
         parse_kubelet_settings(f"kind: KubeletConfiguration\n{line}\n".encode(), "x")
     assert error.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "enforceNodeAllocatable: [{}]".format("*text, " * 200_000),
+        "systemReserved: {{{}}}".format("".join(f"a{number}: *text, " for number in range(60_000))),
+        "reservedMemory: [{}]".format("{numaNode: 0, limits: *map}, " * 20_000),
+    ],
+)
+def test_a_long_text_or_map_that_is_referred_to_often_is_not_multiplied(line: str) -> None:
+    entries = "".join(f"b{number}: 1Gi, " for number in range(900))
+    content = f"kind: KubeletConfiguration\na: &text {'x' * 1000}\nb: &map {{{entries}}}\n{line}\n"
+    with pytest.raises(AgentError, match="more than 1000 entries"):
+        parse_kubelet_settings(content.encode(), "x")
 
 
 @pytest.mark.parametrize("empty", ["", "null", "~"])

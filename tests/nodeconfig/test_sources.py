@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -161,6 +163,50 @@ def test_a_folder_that_is_missing_and_a_link_that_leads_nowhere_are_said(tmp_pat
     assert "10.conf: No such file" in node.read().problem
     node.run("--config-dir=/none")
     assert "/none: No such file" in node.read().problem
+
+
+def test_what_cannot_be_read_as_a_file_is_said_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    folder = tmp_path / FOLDER[1:]
+    os.mkfifo(folder / "10-fifo.conf")
+    (folder / "20-loop.conf").symlink_to("20-loop.conf")
+    node.put(f"{FOLDER}/30-secret.conf", "systemReserved: {memory: 9Gi}\n")
+    node.put(f"{FOLDER}/40-good.conf", "systemReserved: {memory: 2Gi}\n")
+    (folder / "50-folder.conf").mkdir()
+    node.put(f"{FOLDER}/50-folder.conf/inner.conf", "maxPods: 7\n")
+    opened = os.open
+
+    def refuse(path: str, *arguments: Any, **options: Any) -> int:
+        if "30-secret" in str(path):
+            raise PermissionError(errno.EACCES, "no")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    settings = node.read()
+    for what in ("10-fifo.conf: not a KubeletConfiguration", "20-loop.conf: ", "30-secret.conf: "):
+        assert what in settings.problem
+    assert "EACCES" in settings.problem
+    assert "40-good" not in settings.problem
+    assert (settings.text("systemReserved.memory"), settings.text("maxPods")) == ("2Gi", "7")
+
+
+def test_a_kubelet_that_comes_back_with_other_flags_counts_with_those(tmp_path: Path) -> None:
+    node = Node(tmp_path, "--system-reserved=memory=2Gi")
+    before, known = read_budget(node.root, KubeletConfig())
+    shutil.rmtree(tmp_path / "proc/9")
+    between, known = read_budget(node.root, KubeletConfig(), known)
+    node.run("--system-reserved=memory=5Gi")
+    after, known = read_budget(node.root, KubeletConfig(), known)
+    reserved = [budget.system_reserved_bytes // GIB for budget in (before, between, after)]
+    assert reserved == [2, 2, 5]
+    assert known.values["systemReserved.memory"].origin == "flag --system-reserved of kubelet (pid 9)"
+    # A flag that cannot be used raises nothing: what was known stays, and is said.
+    node.run("--system-reserved=memory=few")
+    torn, settings = read_budget(node.root, KubeletConfig(), known)
+    assert torn == after
+    assert "flag --system-reserved" in settings.problem
 
 
 def test_what_is_said_is_printable_and_short(tmp_path: Path) -> None:

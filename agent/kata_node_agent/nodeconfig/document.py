@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # KubeletConfiguration is a handful of levels deep.
 _MAX_DEPTH = 50
+# Real maps and lists have a handful. In YAML a short text can refer to a long one, and a list to a map, any number of times.
+_MAX_ENTRIES = 1000
 
 RESERVATIONS = ("systemReserved", "kubeReserved")
 THRESHOLDS = ("evictionHard", "evictionSoft")
@@ -195,11 +197,17 @@ def _wrong(name: str, wanted: str) -> HostError:
     return HostError(f"{name} is not {wanted}", reason="KubeletConfigurationInvalid")
 
 
+def _few(name: str, entries: int) -> None:
+    if entries > _MAX_ENTRIES:
+        raise HostError(f"{name} has more than {_MAX_ENTRIES} entries", reason="KubeletConfigurationInvalid")
+
+
 def _map(name: str, value: object) -> Value:
     if _null(value):
         return None
     if not isinstance(value, dict):
         raise _wrong(name, "a map")
+    _few(name, len(value))
     amounts: dict[str, str | None] = {}
     for key, amount in value.items():
         if amount is None or isinstance(amount, str | int | float):
@@ -223,6 +231,7 @@ def _list(name: str, value: object) -> Value:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _wrong(name, "a list of texts")
+    _few(name, len(value))
     return tuple(printable(item) for item in value)
 
 
@@ -251,11 +260,14 @@ def _reserved_memory(name: str, value: object) -> Value:
     if not isinstance(value, list):
         raise _wrong(name, "a list")
     found: list[str] = []
+    total = 0
     for entry in value:
         limits = _map(f"{name}.limits", entry.get("limits")) if isinstance(entry, dict) else None
         node = _integer(f"{name}.numaNode", entry.get("numaNode")) if isinstance(entry, dict) else None
         if not isinstance(limits, dict) or node is None:
             raise _wrong(name, "a list of numaNode and limits")
+        total += 1 + len(limits)
+        _few(name, total)
         amounts = [f"{kind}={amount}" for kind, amount in limits.items() if amount is not None]
         found.append(f"{node}:{','.join(amounts)}")
     return tuple(found)
