@@ -1,5 +1,6 @@
 """The command as a process: its help, its mistakes, its exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -64,3 +65,23 @@ def test_status_of_a_place_that_is_none_is_one_error(where: str) -> None:
     assert done.returncode == 2
     assert "no agent is running here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["check", "report", "report --format json", "report --watch --interval 0.2"]
+)
+def test_an_output_that_takes_nothing_is_one_error(command: str) -> None:
+    script = f"{sys.executable} -m kata_node_agent {command} > /dev/full"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "standard output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_for_a_terminal_that_wants_no_colour_or_lacks_letters_is_still_one() -> None:
+    script = f"{sys.executable} -m kata_node_agent report"
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1", "NO_COLOR": "1"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=30, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert b"= allocatable to pods" in done.stdout
+    assert b"\x1b" not in done.stdout

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from kata_node_agent.cli import options
+from kata_node_agent.cli.output import print_text, write_output
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def command(
     """
     try:
         if explain is not None:
-            _print(_explain(explain))
+            print_text(_explain(explain))
             return 0
         if snapshot is not None:
             _refuse_host_root(ctx)
@@ -166,11 +166,11 @@ def _check(
     if output_format == "json":
         import json
 
-        _print(json.dumps(verdict.to_json()))
+        print_text(json.dumps(verdict.to_json()))
     else:
         from kata_node_agent.cli.verdict_text import as_npd, as_text
 
-        _print(as_npd(verdict) if output_format == "npd" else as_text(verdict))
+        print_text(as_npd(verdict) if output_format == "npd" else as_text(verdict))
     return EXIT_CODES[verdict.verdict]
 
 
@@ -197,38 +197,3 @@ def _read(name: str) -> bytes:
         # ValueError: a NUL in the name.
         what = describe_os_error(error) if isinstance(error, OSError) else str(error)
         raise HostError(f"{name}: {what}", hint="name a file written by: kata-node-agent snapshot") from None
-
-
-def write_output(name: str, text: str) -> None:
-    """Writes a file, or standard output for ``-``.
-
-    Raises:
-        HostError: it cannot be written.
-    """
-    try:
-        if name == "-":
-            click.echo(text, nl=False)
-            return
-        with open(name, "w", encoding="utf-8") as file:
-            file.write(text)
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _unwritable("standard output" if name == "-" else name, error) from None
-
-
-def _print(text: str) -> None:
-    """Colours only for a terminal that wants them; letters that the output lacks become question marks."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = text.encode(encoding, errors="replace").decode(encoding)
-    try:
-        click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _unwritable("standard output", error) from None
-
-
-def _unwritable(name: str, error: OSError | ValueError) -> HostError:
-    what = describe_os_error(error) if isinstance(error, OSError) else str(error)
-    return HostError(f"{name}: {what}", hint="see where it leads", reason="OutputUnwritable")

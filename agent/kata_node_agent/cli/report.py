@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kata_node_agent.cli import options
+from kata_node_agent.cli.output import print_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kata_node_agent.config.schema import Config
 
 _MIN_WATCH_SECONDS = 0.2
 
@@ -70,7 +73,7 @@ def command(
     if click.get_current_context().get_parameter_source("host_root") is click.core.ParameterSource.DEFAULT:
         host_root = config.host_root
     if not watch:
-        click.echo(_one(host_root, config, output_format, settings))
+        print_text(_one(host_root, config, output_format, settings))
         return
     try:
         while True:
@@ -78,13 +81,13 @@ def command(
             if output_format == "text" and sys.stdout.isatty():
                 # Drawn over the one before: cleared first, a screen that is filled anew flickers.
                 text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
-            click.echo(text)
+            print_text(text)
             time.sleep(interval)
     except KeyboardInterrupt:
         return
 
 
-def _one(host_root: Path, config: Any, output_format: str, settings: bool) -> str:
+def _one(host_root: Path, config: Config, output_format: str, settings: bool) -> str:
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.report.collect import collect_report
 

@@ -34,7 +34,8 @@ def command(output: str, config_file: Path | None, host_root: Path) -> int:
       0  written
       2  could not be written, bad usage, or an internal error
     """
-    from kata_node_agent.cli.check import collect_facts, write_output
+    from kata_node_agent.cli.check import collect_facts
+    from kata_node_agent.cli.output import write_output
     from kata_node_agent.config.load import load
     from kata_node_agent.host.snapshot import write_snapshot
 

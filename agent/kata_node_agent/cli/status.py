@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kata_node_agent.cli import options
+from kata_node_agent.cli.output import print_text
 from kata_node_agent.errors import ConfigError
 from kata_node_agent.quantity import format_bytes
 
@@ -35,9 +36,9 @@ def command(config_file: Path | None, output_format: str, history: bool, **flags
 
     status = get_status(_run_dir(config_file, options.given_settings(flags)))
     if output_format == "json":
-        click.echo(json.dumps(as_json(status)))
+        print_text(json.dumps(as_json(status)))
     else:
-        click.echo(history_text(status) if history else as_text(status, time.time()))
+        print_text(history_text(status) if history else as_text(status, time.time()))
     click.get_current_context().exit(1 if status.problems else 0)
 
 
