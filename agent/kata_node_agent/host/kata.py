@@ -7,7 +7,7 @@ installs Kata after the node is found eligible.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,16 +20,22 @@ BINARIES = (
     "/opt/kata/bin/containerd-shim-kata-v2",
     "/opt/kata/runtime-rs/bin/containerd-shim-kata-v2",
 )
+Kind = Literal["go", "runtime-rs"]
 # Each runtime's own order of search.
-CONFIGURATIONS = (
-    "/etc/kata-containers/configuration.toml",
-    "/usr/share/kata-containers/defaults/configuration.toml",
-    "/usr/share/defaults/kata-containers/configuration.toml",
-    "/opt/kata/share/defaults/kata-containers/configuration.toml",
-    "/etc/kata-containers/runtime-rs/configuration.toml",
-    "/usr/share/defaults/kata-containers/runtime-rs/configuration.toml",
-    "/opt/kata/share/defaults/kata-containers/runtime-rs/configuration.toml",
-)
+SEARCH: Mapping[Kind, tuple[str, ...]] = {
+    "go": (
+        "/etc/kata-containers/configuration.toml",
+        "/usr/share/kata-containers/defaults/configuration.toml",
+        "/usr/share/defaults/kata-containers/configuration.toml",
+        "/opt/kata/share/defaults/kata-containers/configuration.toml",
+    ),
+    "runtime-rs": (
+        "/etc/kata-containers/runtime-rs/configuration.toml",
+        "/usr/share/defaults/kata-containers/runtime-rs/configuration.toml",
+        "/opt/kata/share/defaults/kata-containers/runtime-rs/configuration.toml",
+    ),
+}
+CONFIGURATIONS = (*SEARCH["go"], *SEARCH["runtime-rs"])
 CRIO = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d", "/usr/share/crio/crio.conf.d")
 CONTAINERD = ("/etc/containerd/config.toml", "/etc/containerd/conf.d", "/etc/containerd/config.toml.d")
 _CONTAINERD_PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
@@ -88,7 +94,7 @@ def read_kata(root: HostRoot) -> KataFacts | None:
 
 def crio_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
     """Handlers of a CRI-O configuration that start VMs."""
-    for name, table in _table(document, "crio", "runtime", "runtimes").items():
+    for name, table in table_in(document, "crio", "runtime", "runtimes").items():
         path = table.get("runtime_path") if isinstance(table, dict) else None
         if not isinstance(table, dict) or (
             table.get("runtime_type") != "vm" and not (isinstance(path, str) and "kata" in path)
@@ -100,10 +106,10 @@ def crio_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
 def containerd_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
     """Handlers of a containerd configuration (version 2 or 3) whose shim is Kata's."""
     for plugin in _CONTAINERD_PLUGINS:
-        for name, table in _table(document, "plugins", plugin, "containerd", "runtimes").items():
+        for name, table in table_in(document, "plugins", plugin, "containerd", "runtimes").items():
             if not isinstance(table, dict) or "kata" not in _text(table.get("runtime_type")):
                 continue
-            options = _table(table, "options")
+            options = table_in(table, "options")
             # A runtime type may be the shim's path itself.
             path = next(
                 (
@@ -144,7 +150,8 @@ def _toml(root: HostRoot, path: str) -> Mapping[str, Any] | None:
         return None
 
 
-def _table(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+def table_in(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """A table within tables; empty where there is none, or something else in its place."""
     for key in keys:
         inner = document.get(key)
         if not isinstance(inner, dict):

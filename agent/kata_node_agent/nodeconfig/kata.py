@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.errors import HostError
-from kata_node_agent.host.kata import KataHandler, read_kata
+from kata_node_agent.host.kata import SEARCH, KataHandler, Kind, read_kata, table_in
 from kata_node_agent.nodeconfig.document import printable
 from kata_node_agent.nodeconfig.merge import Setting
 
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 
     from kata_node_agent.host.root import HostRoot
 
-Kind = Literal["go", "runtime-rs"]
-_SEARCH: Mapping[Kind, tuple[str, ...]] = {
-    "go": (
-        "/etc/kata-containers/configuration.toml",
-        "/usr/share/kata-containers/defaults/configuration.toml",
-        "/usr/share/defaults/kata-containers/configuration.toml",
-        "/opt/kata/share/defaults/kata-containers/configuration.toml",
-    ),
-    "runtime-rs": (
-        "/etc/kata-containers/runtime-rs/configuration.toml",
-        "/usr/share/defaults/kata-containers/runtime-rs/configuration.toml",
-        "/opt/kata/share/defaults/kata-containers/runtime-rs/configuration.toml",
-    ),
-}
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DROP_INS = 100
 _MIB = 1 << 20
@@ -97,10 +83,6 @@ class KataSettings:
         value = self.values[name].value
         return value if isinstance(value, int) else 0
 
-    def flag(self, name: str) -> bool:
-        """A boolean among the settings."""
-        return self.values[name].value is True
-
     @property
     def default_memory_bytes(self) -> int:
         """Memory of a VM at boot, before any container counts."""
@@ -120,13 +102,15 @@ def read_kata_settings(root: HostRoot) -> tuple[KataSettings, ...]:
 
 def _of_handler(root: HostRoot, handler: KataHandler) -> KataSettings:
     problems: list[str] = []
-    kind: Kind = "runtime-rs" if _is_rust(handler) else "go"
-    places = (handler.config_path,) if handler.config_path else _SEARCH[kind]
+    by_path = _is_rust(handler)
+    kind: Kind = "runtime-rs" if by_path else "go"
+    places = (handler.config_path,) if handler.config_path else SEARCH[kind]
     path = next((place for place in places if place.startswith("/") and root.exists(place)), "")
     documents: list[tuple[Mapping[str, Any], str]] = []
-    if not path:
-        named = handler.config_path or "none of " + ", ".join(places)
-        problems.append(f"{named} is there" if not handler.config_path else f"{named} is not there")
+    if not path and handler.config_path:
+        problems.append(f"{handler.config_path} is not there")
+    elif not path:
+        problems.append(f"none of {', '.join(places)} is there")
     else:
         for file in (path, *_drop_ins(root, path)):
             document = _toml(root, file, problems)
@@ -134,7 +118,7 @@ def _of_handler(root: HostRoot, handler: KataHandler) -> KataSettings:
                 documents.append((document, file))
     if problems:
         problems.append("Kata's defaults are taken where nothing else is said")
-    if documents and not _is_rust(handler) and not handler.config_path and _looks_rust(documents):
+    if not by_path and not handler.config_path and _looks_rust(documents):
         kind = "runtime-rs"
     hypervisor = _hypervisor(documents)
     return KataSettings(
@@ -155,16 +139,16 @@ def _is_rust(handler: KataHandler) -> bool:
 
 def _looks_rust(documents: list[tuple[Mapping[str, Any], str]]) -> bool:
     """Only runtime-rs has a [runtime] with a hypervisor's name in it."""
-    return any("hypervisor_name" in _table(document, "runtime") for document, _ in documents)
+    return any("hypervisor_name" in table_in(document, "runtime") for document, _ in documents)
 
 
 def _hypervisor(documents: list[tuple[Mapping[str, Any], str]]) -> str:
     """The section in use: runtime-rs names it, the Go runtime takes the one that is there."""
     for document, _ in reversed(documents):
-        name = _table(document, "runtime").get("hypervisor_name")
+        name = table_in(document, "runtime").get("hypervisor_name")
         if isinstance(name, str) and name:
             return printable(name, 40)
-    names = [name for document, _ in documents for name in _table(document, "hypervisor")]
+    names = [name for document, _ in documents for name in table_in(document, "hypervisor")]
     return printable(names[0], 40) if names else "unknown"
 
 
@@ -182,7 +166,7 @@ def _values(
     for name, (table, default) in wanted.items():
         values[name] = Setting(default, DEFAULT_ORIGIN)
         for document, file in documents:
-            found = _table(document, *table).get(name)
+            found = table_in(document, *table).get(name)
             if found is None:
                 continue
             if (value := _typed(found, default)) is None:
@@ -229,12 +213,3 @@ def _toml(root: HostRoot, path: str, problems: list[str]) -> Mapping[str, Any] |
         # ValueError: its own error, and int()'s for numbers of thousands of digits.
         problems.append(f"{root.resolve(path)}: no TOML: {error}")
     return None
-
-
-def _table(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    for key in keys:
-        inner = document.get(key)
-        if not isinstance(inner, dict):
-            return {}
-        document = inner
-    return document
