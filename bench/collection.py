@@ -60,7 +60,7 @@ class Groups:
         self._names = CgroupNames(system=f"/{name}/system.slice", pods=(f"/{name}/kubepods",))
 
     def collect(self) -> None:
-        """All that `report` reads of them."""
+        """All that can be read of them: what `report` shows, and each pod."""
         read_meminfo(self._root)
         found = read_cgroups(self._root, self._names)
         largest_consumers(self._root, found, 5)

@@ -14,14 +14,14 @@ _OLDER = ((4, Fraction(25, 100)), (4, Fraction(20, 100)), (8, Fraction(10, 100))
 _OLDER_REST = Fraction(2, 100)
 
 
-def free_gib(memory_bytes: int) -> int:
+def _free_gib(memory_bytes: int) -> int:
     """Memory as ``free -g`` prints it: whole GiB, rounded down."""
     return memory_bytes // _GIB
 
 
 def newer_bytes(memory_bytes: int) -> int:
     """SystemReserved memory since 4.22: 1 GiB, 6 % of what is above 8, above 128 also 2 %; whole GiB, half up."""
-    total = free_gib(memory_bytes)
+    total = _free_gib(memory_bytes)
     gib = Fraction(1)
     if total > 8:
         gib += Fraction(6, 100) * (min(total, 128) - 8)
@@ -33,7 +33,7 @@ def newer_bytes(memory_bytes: int) -> int:
 
 def older_bytes(memory_bytes: int) -> int:
     """SystemReserved memory up to 4.21: 25 % of the first 4 GiB, 20 % of the next 4, 10 % of 8, 6 % of 112, then 2 %."""
-    left, gib = free_gib(memory_bytes), Fraction(0)
+    left, gib = _free_gib(memory_bytes), Fraction(0)
     for width, share in _OLDER:
         part = min(left, width)
         gib += part * share

@@ -14,6 +14,4 @@ if TYPE_CHECKING:
 
 def as_node(document: Mapping[str, Any]) -> agent_pb2.Node:
     """The message with the document's fields; ``null`` is a field that is not set."""
-    node = agent_pb2.Node()
-    ParseDict(dict(document), node)
-    return node
+    return ParseDict(dict(document), agent_pb2.Node())

@@ -307,14 +307,15 @@ class Agent:
             view=self._node.view,
             table=self._table,
             registrar=self._registrar,
-            extra_problems=[p for p in self._own_problems() if p is not None],
+            extra_problems=[
+                problem
+                for problem in (self._reload_problem, self._features.problem, self._recorder.problem)
+                if problem
+            ],
             started=self._started,
             verdict_since=self._node.verdict_since,
             history=self._history,
         )
-
-    def _own_problems(self) -> tuple[Problem | None, ...]:
-        return self._reload_problem, self._features.problem, self._recorder.problem
 
     def _tell_systemd(self) -> None:
         if self._node.view is not None:

@@ -67,6 +67,7 @@ def read_cgroups(
     names: CgroupNames = CgroupNames(),
     mounts: CgroupMounts | None = None,
     *,
+    units: bool = True,
     each_pod: bool = True,
 ) -> Cgroups:
     """What the groups use now. Never raises: a group that vanishes meanwhile is left out.
@@ -75,7 +76,8 @@ def read_cgroups(
         root: the host.
         names: which groups are meant.
         mounts: where the hierarchies are, if that is known already.
-        each_pod: also every pod's group and every unit below ``names.system``.
+        units: also every unit below ``names.system``.
+        each_pod: also every pod's group.
     """
     mounts = mounts if mounts is not None else find_cgroup_mounts(root)
     now = time.time()
@@ -97,7 +99,7 @@ def read_cgroups(
         runtime=group(names.runtime),
         pods=group(pods_path),
         kata_overhead=group(names.kata_overhead),
-        units=tuple(_units(read, names.system)) if each_pod else (),
+        units=tuple(_units(read, names.system)) if units else (),
         pod_groups=tuple(_pods(read, pods_path)) if each_pod and pods_path else (),
     )
 

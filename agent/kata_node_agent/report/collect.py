@@ -68,7 +68,8 @@ def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None
     now = time.time()
     node = read_node(root, config.kubelet, known)
     mounts = find_cgroup_mounts(root)
-    cgroups = read_cgroups(root, group_names(root, node.settings, mounts), mounts)
+    # The report is about the node: no pod is told from another in it.
+    cgroups = read_cgroups(root, group_names(root, node.settings, mounts), mounts, each_pod=False)
     memory = read_meminfo(root)
     use = memory_use(node, memory, cgroups)
     problems = [node.settings.problem] if node.settings.problem else []

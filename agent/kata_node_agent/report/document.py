@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kata_node_agent.capacity.allocatable import Resources, eviction_threshold_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from kata_node_agent.host.cgroup_reader import Group
     from kata_node_agent.host.pressure import Pressure
@@ -140,12 +140,12 @@ def _group(group: Group | None) -> dict[str, Any] | None:
         "swap_bytes": group.swap_bytes,
         "limit_bytes": group.limit_bytes,
         "cpu_microseconds": group.cpu_microseconds,
-        "memory_pressure_percent": _percent((group.memory_pressure,)),
-        "cpu_pressure_percent": _percent((group.cpu_pressure,)),
-        "io_pressure_percent": _percent((group.io_pressure,)),
+        "memory_pressure_percent": _percent(group.memory_pressure),
+        "cpu_pressure_percent": _percent(group.cpu_pressure),
+        "io_pressure_percent": _percent(group.io_pressure),
     }
 
 
-def _percent(pressures: Iterable[Pressure | None]) -> float | None:
+def _percent(pressure: Pressure | None) -> float | None:
     """Time in which some task waited, last 60 s."""
-    return next((pressure.some_avg60 for pressure in pressures if pressure is not None), None)
+    return pressure.some_avg60 if pressure is not None else None

@@ -31,7 +31,7 @@ def sample(root: HostRoot, ours: KubeletConfig, known: KubeletSettings | None) -
         HostError, QuantityError: as `read_budget`.
     """
     settings = known if known is not None else read_budget(root, ours)[1]
-    groups = read_cgroups(root, group_names(root, settings), each_pod=False)
+    groups = read_cgroups(root, group_names(root, settings), units=False, each_pod=False)
     whole, pods, system = groups.root, groups.pods, groups.system
     outside = None
     if whole is not None and whole.working_set_bytes is not None:
