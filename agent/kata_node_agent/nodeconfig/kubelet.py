@@ -130,6 +130,12 @@ def read_kubelet_settings(
     """
     process = find_kubelet(root, known) or known
     flags = parse_flags(process.arguments if process is not None else ())
+    unanswered = ""
+    if ask is not None:
+        try:
+            return _as_kubelet_says(ask(), process, flags)
+        except AgentError as error:
+            unanswered = error.message
     problems: list[str] = []
     complaints: list[Complaint] = []
     origin, document, folder = _main_file(root, file, process, flags, problems)
@@ -147,31 +153,21 @@ def read_kubelet_settings(
                 settings = merge.with_file(settings, *sizing)
         except AgentError as error:
             problems.append(f"node sizing: {error.message}")
-    asked = _asked(ask, problems)
-    if asked is not None:
-        # Merged and finished by kubelet; only what it does not tell is left at its default.
-        settings, complaints, origin = merge.with_file(merge.defaults(), asked.fields, CONFIGZ), [], CONFIGZ
-        if process is not None:
-            left = {name: flag for name, flag in flags.fields.items() if name in FLAGS_ONLY.values()}
-            settings = merge.with_flags(settings, left, process.pid)
-    else:
-        before, settings = settings, merge.finish(settings)
-        complaints += _overridden(before, settings)
+    if unanswered:
+        problems.append(unanswered)
+    before, settings = settings, merge.finish(settings)
+    complaints += _overridden(before, settings)
     problem = "; ".join(printable(line) for line in problems[:_MAX_SAID])
     return KubeletSettings(settings, origin, process, problem, tuple(complaints))
 
 
-def _asked(ask: Callable[[], Document] | None, problems: list[str]) -> Document | None:
-    if ask is None:
-        return None
-    try:
-        document = ask()
-    except AgentError as error:
-        problems.append(error.message)
-        return None
-    # A file that cannot be read is nobody's problem while kubelet itself answers.
-    problems.clear()
-    return document
+def _as_kubelet_says(document: Document, process: KubeletProcess | None, flags: Flags) -> KubeletSettings:
+    """Settings that kubelet has merged and finished itself; only what it does not tell is left to flags and defaults."""
+    settings = merge.with_file(merge.defaults(), document.fields, CONFIGZ)
+    if process is not None:
+        left = {name: flag for name, flag in flags.fields.items() if name in FLAGS_ONLY.values()}
+        settings = merge.with_flags(settings, left, process.pid)
+    return KubeletSettings(settings, CONFIGZ, process)
 
 
 def _main_file(

@@ -174,7 +174,7 @@ def _over_capacity(settings: KubeletSettings, capacity: Resources) -> Iterator[s
 
 def _kept(settings: KubeletSettings, resource: str, capacity: Resources) -> Fraction:
     """All that is kept of a resource: both reservations, and the hard threshold where there is one for it."""
-    kept = sum((parse(settings.text(f"{name}.{resource}") or "0") for name in RESERVATIONS), Fraction())
+    kept = _reserved(settings, resource)
     signal, total = {
         "memory": ("memory.available", capacity.memory_bytes),
         "ephemeral-storage": ("nodefs.available", capacity.ephemeral_storage_bytes),
@@ -182,9 +182,12 @@ def _kept(settings: KubeletSettings, resource: str, capacity: Resources) -> Frac
     return kept + eviction_threshold_bytes(settings.text(f"evictionHard.{signal}"), total or 0)
 
 
+def _reserved(settings: KubeletSettings, resource: str) -> Fraction:
+    return sum((parse(settings.text(f"{name}.{resource}") or "0") for name in RESERVATIONS), Fraction())
+
+
 def _cpu_manager(settings: KubeletSettings) -> Iterator[str]:
-    kept = sum((parse(settings.text(f"{name}.cpu") or "0") for name in RESERVATIONS), Fraction())
-    if settings.text("cpuManagerPolicy") == "static" and not kept:
+    if settings.text("cpuManagerPolicy") == "static" and not _reserved(settings, "cpu"):
         yield "unable to determine reserved CPU resources for static policy"
 
 
