@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.cgroup_reader import read_at_once
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ _PROCESSES = 2
 _MAX_PIDS = 2000
 _MAX_GROUPS = 200
 _MAX_PIDS_BYTES = 1 << 20
+_MAX_NAME = 200
 # In kB as the kernel prints it: pages, as in statm, have a size of their own on each machine, and a recording has none.
 _RESIDENT = re.compile(rb"^VmRSS:[ \t]+([0-9]{1,15}) kB$", re.MULTILINE)
 
@@ -42,7 +44,7 @@ def largest_consumers(root: HostRoot, cgroups: Cgroups, count: int) -> tuple[Con
     units = sorted(cgroups.units, key=_size, reverse=True)[:count]
     found: list[Consumer] = []
     for unit in units:
-        name = _shown(unit.path.rpartition("/")[2])
+        name = printable(unit.path.rpartition("/")[2], _MAX_NAME)
         found.append(Consumer(name, _size(unit)))
         pids = _pids(root, f"{cgroups.mounts.memory}{unit.path}")
         sizes = [(size, pid) for pid in pids if (size := _resident(proc, pid)) is not None]
@@ -94,9 +96,5 @@ def _resident(proc: str, pid: int) -> int | None:
 
 def _name(proc: str, pid: int) -> str:
     name = read_at_once(f"{proc}/{pid}/comm").decode("utf-8", errors="replace")
-    return _shown(name.removesuffix("\n") or "?")
-
-
-def _shown(text: str) -> str:
     # A process chooses its own name, and may choose one that steers a terminal.
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+    return printable(name.removesuffix("\n") or "?", _MAX_NAME)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
-from kata_node_agent.nodeconfig.document import parse_document, printable
+from kata_node_agent.nodeconfig.document import parse_document
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     import ssl

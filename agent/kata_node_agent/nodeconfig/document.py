@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kata_node_agent.capacity.allocatable import parse_percentage
 from kata_node_agent.errors import HostError, QuantityError
 from kata_node_agent.quantity import parse
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,12 +88,6 @@ def parse_document(content: bytes, *, drop_in: bool = False, configz: bool = Fal
             raise QuantityError(f"{name}.{empty[0]} is no amount: quantities must not be empty")
     check_amounts(fields)
     return Document(fields, tuple(dict.fromkeys(duplicates)))
-
-
-def printable(text: str, limit: int = 500) -> str:
-    """One line that any log and protocol takes: control characters and lone surrogates are ``?``, what is long is cut."""
-    shown = "".join(char if char.isprintable() else "?" for char in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
 def check_amounts(fields: Mapping[str, Value]) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import AgentError, HostError
-from kata_node_agent.nodeconfig.document import Value, check_amounts, printable
+from kata_node_agent.nodeconfig.document import Value, check_amounts
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

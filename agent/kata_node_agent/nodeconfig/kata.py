@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.kata import SEARCH, KataHandler, Kind, read_kata, table_in
-from kata_node_agent.nodeconfig.document import printable
 from kata_node_agent.nodeconfig.merge import Setting
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

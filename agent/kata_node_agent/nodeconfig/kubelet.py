@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
 from kata_node_agent.nodeconfig import merge
-from kata_node_agent.nodeconfig.document import parse_document, printable
+from kata_node_agent.nodeconfig.document import parse_document
 from kata_node_agent.nodeconfig.flags import FLAGS_ONLY, Flags, parse_flags
 from kata_node_agent.nodeconfig.node_sizing import read_node_sizing
 from kata_node_agent.nodeconfig.process import KubeletProcess, find_kubelet
 from kata_node_agent.quantity import parse_bytes
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_node_agent.nodeconfig.document import check_amounts, printable
+from kata_node_agent.nodeconfig.document import check_amounts
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from kata_node_agent.capacity.allocatable import eviction_threshold_bytes
 from kata_node_agent.errors import QuantityError
 from kata_node_agent.host.facts import parse_cpu_list
-from kata_node_agent.nodeconfig.document import RESERVATIONS, printable
+from kata_node_agent.nodeconfig.document import RESERVATIONS
 from kata_node_agent.nodeconfig.kubelet import Complaint
 from kata_node_agent.quantity import Form, format_quantity, parse
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kata_node_agent.eligibility import confidential_abilities
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -182,5 +183,4 @@ def _word(truth: bool) -> str:
 
 def _shown(text: str) -> str:
     """Text of unknown origin in one line of printable characters."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:_MAX_SHOWN])
-    return repr(shown + ("…" if len(text) > _MAX_SHOWN else ""))
+    return repr(printable(text, _MAX_SHOWN))
