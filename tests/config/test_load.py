@@ -163,3 +163,16 @@ def test_what_kubernetes_puts_into_a_container_is_no_setting(file: Path) -> None
         "tcp://10.0.0.1:80",
     )
     assert load(file, environ=environ).origins["mode"] == "default"
+
+
+@pytest.mark.parametrize(("raw", "value"), [(1, 1.0), (0.5, 0.5), ("1.25", 1.25), ("2", 2.0)])
+def test_a_share_is_a_number_whole_or_not(file: Path, raw: object, value: float) -> None:
+    file.write_text(f"[accounting]\nshare = {raw}\n" if not isinstance(raw, str) else "")
+    environ = {"KATA_NODE_AGENT_ACCOUNTING_SHARE": raw} if isinstance(raw, str) else {}
+    assert load(file, environ=environ).config.accounting.share == value
+
+
+@pytest.mark.parametrize("raw", ["0", "-1", "11", "nan", "inf", "1e1", "true", "", "1.", "½"])
+def test_a_share_out_of_range_is_refused(file: Path, raw: str) -> None:
+    with pytest.raises(ConfigError, match=r"accounting\.share"):
+        load(file, environ={"KATA_NODE_AGENT_ACCOUNTING_SHARE": raw})

@@ -63,7 +63,7 @@ def _plain(value: object) -> object:
         return ""
     if isinstance(value, tuple):
         return list(value)
-    return value if isinstance(value, bool | int) else str(value)
+    return value if isinstance(value, bool | int | float) else str(value)
 
 
 def _as_toml(loaded: Loaded) -> str:
