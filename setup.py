@@ -16,7 +16,13 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 PB = "kata_node_agent/pb"
 # The folder of each .proto file; all of them become modules of one flat package.
-PROTO_DIRS = ("proto/kata_node_agent/v1", "proto/deviceplugin/v1beta1", "proto/podresources/v1")
+PROTO_DIRS = (
+    "proto/kata_node_agent/v1",
+    "proto/deviceplugin/v1beta1",
+    "proto/podresources/v1",
+    "proto/nri/v1alpha1",
+    "proto/ttrpc",
+)
 
 
 def generate_protobuf() -> None:

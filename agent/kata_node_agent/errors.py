@@ -58,6 +58,12 @@ class SocketError(AgentError):
     reason = "SocketUnusable"
 
 
+class NriError(AgentError):
+    """The container runtime's NRI socket cannot be used, or not as it is."""
+
+    reason = "NriUnusable"
+
+
 def describe_os_error(error: OSError) -> str:
     """The system's words for an errno, without Python's repr around it: ``Permission denied (EACCES)``."""
     import errno
