@@ -47,12 +47,17 @@ HYPERVISOR_DEFAULTS: Mapping[str, int | bool | str] = {
     "enable_annotations": "",
 }
 _TABLES = {"enable_template": "factory", "vm_cache_number": "factory"}
-# The memory that runtime-rs adds to the containers' limits when it sizes a VM at boot.
-_OVERHEAD_MEMORY = 32
-_RUNTIME_DEFAULTS: Mapping[Kind, Mapping[str, bool]] = {
-    "go": {"static_sandbox_resource_mgmt": False, "sandbox_cgroup_only": False},
-    "runtime-rs": {"static_sandbox_resource_mgmt": True, "sandbox_cgroup_only": False},
+# What of it the files that runtime-rs is shipped with say, and what the program itself does without a word.
+# overhead_memory is added to the containers' limits when a VM is sized at boot.
+_RUST_SHIPPED: Mapping[str, int | bool] = {"static_sandbox_resource_mgmt": True, "overhead_memory": 32}
+_RUST_PROGRAM: Mapping[str, int | bool] = {
+    "static_sandbox_resource_mgmt": False,
+    "overhead_memory": 0,
+    "default_memory": 128,
 }
+_RUNTIME_DEFAULTS: Mapping[str, bool] = {"static_sandbox_resource_mgmt": False, "sandbox_cgroup_only": False}
+# The Go runtime takes its default for less.
+_GO_LEAST_MEMORY = 256
 DEFAULT_ORIGIN = "Kata's defaults"
 
 
@@ -159,9 +164,12 @@ def _values(
         name: ((_TABLES[name],) if name in _TABLES else ("hypervisor", hypervisor), default)
         for name, default in HYPERVISOR_DEFAULTS.items()
     }
-    wanted |= {name: (("runtime",), default) for name, default in _RUNTIME_DEFAULTS[kind].items()}
+    wanted |= {name: (("runtime",), default) for name, default in _RUNTIME_DEFAULTS.items()}
     if kind == "runtime-rs":
-        wanted["overhead_memory"] = (("hypervisor", hypervisor), _OVERHEAD_MEMORY)
+        wanted["overhead_memory"] = (("hypervisor", hypervisor), 0)
+        # A file that leaves something out is no file as shipped: the program's own default counts.
+        ours = _RUST_PROGRAM if documents else _RUST_SHIPPED
+        wanted |= {name: (wanted[name][0], default) for name, default in ours.items()}
     values: dict[str, Setting] = {}
     for name, (table, default) in wanted.items():
         values[name] = Setting(default, DEFAULT_ORIGIN)
@@ -173,9 +181,10 @@ def _values(
                 problems.append(f"{file}: {'.'.join(table)}.{name} cannot be {found!r}"[:300])
                 continue
             values[name] = Setting(value, printable(file))
-    if values["default_memory"].value == 0:
-        # Both runtimes take their default for 0.
-        values["default_memory"] = Setting(HYPERVISOR_DEFAULTS["default_memory"], DEFAULT_ORIGIN)
+    least = _GO_LEAST_MEMORY if kind == "go" else 1
+    memory = values["default_memory"].value
+    if isinstance(memory, int) and memory < least:
+        values["default_memory"] = Setting(wanted["default_memory"][1], DEFAULT_ORIGIN)
     return values
 
 
