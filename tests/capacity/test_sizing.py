@@ -118,6 +118,7 @@ def test_what_goes_wrong_is_said(
 ) -> None:
     found = forecast(settings, pod)
     assert (found.final_bytes / MIB, reasons(found.faults), found.starts) == (final_mib, faults, starts), fact
+    assert all(fault.message and fault.remedy for fault in found.faults)
 
 
 def test_a_step_is_at_most_48_times_what_is_there() -> None:

@@ -64,7 +64,7 @@ def test_the_go_runtime_takes_less_than_its_least_for_its_default(tmp_path: Path
     ("toml", "memory_in", "hotplug"),
     [
         ("[hypervisor.qemu]\n", "shm", True),
-        ('[hypervisor.qemu]\nshared_fs = "virtio-9p"\n', "private", True),
+        ('[hypervisor.qemu]\nshared_fs = "virtio-9p"\n', "anonymous", True),
         ('[hypervisor.qemu]\nshared_fs = "none"\nfile_mem_backend = "/dev/shm"\n', "shm", True),
         ("[hypervisor.qemu]\nenable_hugepages = true\n", "hugepages", True),
         ("[hypervisor.qemu]\nconfidential_guest = true\n", "shm", False),

@@ -16,13 +16,13 @@ from kata_node_agent.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kata_node_agent.capacity.hotplug import VmSettings
+    from kata_node_agent.capacity.hotplug import Kind, VmSettings
 
 HYPERVISOR = "io.katacontainers.config.hypervisor."
 CGROUP_ONLY = "io.katacontainers.config.runtime.sandbox_cgroup_only"
 # Injected by OpenShift's operator, and in no upstream source: whoever injects it also permits it.
 MEMORY_OVERHEAD = f"{HYPERVISOR}memory_overhead"
-_MIN_MIB = {"go": 256, "runtime-rs": 64}
+_MIN_MIB: Mapping[Kind, int] = {"go": 256, "runtime-rs": 64}
 _MAX_NUMBER = (1 << 32) - 1
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -46,7 +46,7 @@ def with_annotations(
         if name == "default_memory":
             mib = _memory_mib(settings, value)
             if mib is None or mib < _MIN_MIB[settings.kind]:
-                faults = (*faults, _unusable(key, value))
+                faults = (*faults, _unusable(settings.kind, key, value))
             else:
                 changes["default_memory_bytes"] = mib * MIB
         elif name == "memory_slots" and (number := _number(value)):
@@ -86,14 +86,16 @@ def _refused(settings: VmSettings, annotations: Mapping[str, str]) -> Iterator[F
             "AnnotationNotEnabled",
             f"annotation {printable(key, 200)} is not in enable_annotations: "
             + ("the sandbox is not created" if refused else "it is passed over"),
+            "add its name to enable_annotations in Kata's configuration, or remove the annotation",
             fatal=refused,
         )
 
 
-def _unusable(key: str, value: str) -> Fault:
+def _unusable(kind: Kind, key: str, value: str) -> Fault:
     return Fault(
         "AnnotationUnusable",
         f"annotation {key} cannot be {printable(value, 40)!r}: the sandbox is not created",
+        f"write a whole number of MiB, {_MIN_MIB[kind]} or more",
     )
 
 

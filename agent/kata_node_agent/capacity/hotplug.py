@@ -8,9 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["go", "runtime-rs"]
+
 MIB = 1 << 20
 # A guest needs memory to describe memory: the Go runtime plugs at most so many times what is there in one step.
 ACPI_FACTOR = 48
+RAISE_MAXIMUM = "raise default_maxmemory in Kata's configuration, or lower the containers' limits"
+_WHOLE_BLOCKS = "set default_maxmemory to default_memory and a multiple of the guest's block (128 MiB)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class VmSettings:
         default_vcpu_millis, overhead_vcpu_millis, max_vcpus: CPUs; a maximum of 0 is the host's.
     """
 
-    kind: Literal["go", "runtime-rs"] = "go"
+    kind: Kind = "go"
     hypervisor: str = "qemu"
     runs_here: bool = True
     static: bool = False
@@ -49,7 +53,7 @@ class VmSettings:
     block_bytes: int = 128 * MIB
     virtio_mem: bool = False
     hotplug: bool = True
-    memory_in: Literal["shm", "memfd", "hugepages", "private"] = "shm"
+    memory_in: Literal["shm", "memfd", "hugepages", "anonymous"] = "shm"
     cgroup_only: bool = False
     enable_annotations: tuple[str, ...] = ()
     default_vcpu_millis: int = 1000
@@ -67,10 +71,11 @@ class Vm:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong. A fatal one: the container, or the sandbox, is not created."""
+    """Something that goes wrong, and what to do. A fatal one: the container, or the sandbox, is not created."""
 
     reason: str
     message: str
+    remedy: str
     fatal: bool = True
 
 
@@ -84,6 +89,7 @@ def grow(settings: VmSettings, vm: Vm, wanted_bytes: int) -> tuple[Vm, tuple[Fau
                 "HotplugUnsupported",
                 f"the containers' limits want a VM of {_mib(wanted_bytes)}, but it cannot be given more than it booted "
                 f"with: {_mib(vm.bytes)}",
+                "set static_sandbox_resource_mgmt = true, so that the VM is sized at boot",
                 fatal=False,
             ),
         )
@@ -109,7 +115,7 @@ def _dimms(settings: VmSettings, vm: Vm, wanted: int) -> tuple[Vm, tuple[Fault, 
                 f"the VM has {_mib(vm.bytes)}, rounded up past default_maxmemory ({_mib(settings.max_bytes)}): every "
                 "further hotplug fails, and its container is not created"
             )
-            return vm, (*faults, Fault("HotplugUnderflow", text))
+            return vm, (*faults, Fault("HotplugUnderflow", text, _WHOLE_BLOCKS))
         add = _round_up(min(step_to, settings.max_bytes) - vm.bytes, settings.block_bytes)
         if not add and step_to < wanted:
             return vm, (*faults, _never_ends(settings, wanted))
@@ -123,7 +129,7 @@ def _dimms(settings: VmSettings, vm: Vm, wanted: int) -> tuple[Vm, tuple[Fault, 
                 f"hotplug was rounded up to {_mib(vm.bytes)}, past default_maxmemory ({_mib(settings.max_bytes)}): "
                 "the next container that needs memory fails"
             )
-            faults.append(Fault("RoundedPastMaximum", text, fatal=False))
+            faults.append(Fault("RoundedPastMaximum", text, _WHOLE_BLOCKS, fatal=False))
     return vm, tuple(faults)
 
 
@@ -153,6 +159,7 @@ def _rust(settings: VmSettings, vm: Vm, wanted: int) -> tuple[Vm, tuple[Fault, .
                 "BeyondMaximum",
                 f"a VM of {_mib(rounded)} is more than default_maxmemory ({_mib(settings.max_bytes)}): the container is "
                 "not created",
+                RAISE_MAXIMUM,
             ),
         )
     if rounded <= vm.bytes:
@@ -167,6 +174,7 @@ def _clamp(settings: VmSettings, wanted: int) -> Fault:
         "HotplugClamped",
         f"the containers' limits want a VM of {_mib(wanted)}, but it gets no more than default_maxmemory "
         f"({_mib(settings.max_bytes)}), and nobody is told",
+        RAISE_MAXIMUM,
         fatal=False,
     )
 
@@ -176,6 +184,7 @@ def _never_ends(settings: VmSettings, wanted: int) -> Fault:
         "ResizeNeverEnds",
         f"a VM of {_mib(wanted)} is more than default_maxmemory ({_mib(settings.max_bytes)}): the runtime tries again and "
         "again, and the container is not created",
+        RAISE_MAXIMUM,
     )
 
 
@@ -183,6 +192,7 @@ def _no_slot(settings: VmSettings) -> Fault:
     return Fault(
         "NoMemorySlotLeft",
         f"all {settings.slots} memory slots hold a DIMM: the container that needs the next one is not created",
+        "raise memory_slots in Kata's configuration",
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kata_node_agent.capacity.hotplug import MIB, Fault, Vm, grow
+from kata_node_agent.capacity.hotplug import ACPI_FACTOR, MIB, RAISE_MAXIMUM, Fault, Vm, grow
 from kata_node_agent.capacity.pod import cpu_limits_millicores, limit_of, memory_limits_bytes
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ _EVEN_MIB = 2
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A container that made the VM grow, and what the VM has from then on."""
+    """A container that made the VM grow, from what, and what it has from then on."""
 
     container: str
+    before_bytes: int
     vm_bytes: int
 
 
@@ -52,7 +53,7 @@ class Forecast:
     steps: tuple[Step, ...] = ()
     faults: tuple[Fault, ...] = ()
     vcpus: int = 0
-    memory_in: Literal["shm", "memfd", "hugepages", "private", "elsewhere"] = "private"
+    memory_in: Literal["shm", "memfd", "hugepages", "anonymous", "elsewhere"] = "anonymous"
 
     @property
     def starts(self) -> bool:
@@ -83,10 +84,22 @@ def forecast(settings: VmSettings, pod: Pod, now: Vm | None = None) -> Forecast:
         vm, trouble = grow(settings, vm, wanted)
         faults |= {fault.reason: fault for fault in trouble}
         if vm.bytes > before:
-            steps.append(Step(container.name, vm.bytes))
+            steps.append(Step(container.name, before, vm.bytes))
         most = max(most, vm.bytes)
     return Forecast(
         boot, most, vm.bytes, tuple(steps), tuple(faults.values()), _vcpus(settings, pod), settings.memory_in
+    )
+
+
+def plugs(settings: VmSettings, becomes: Forecast) -> tuple[tuple[int, int], ...]:
+    """Each hotplug of DIMMs that the guest has to find memory for, from and to which size: of a large one the first part."""
+    if settings.virtio_mem and settings.kind == "go":
+        # Block by block: what was added serves the next.
+        return ()
+    most = 1 + ACPI_FACTOR if settings.kind == "go" and settings.hypervisor == "qemu" else None
+    return tuple(
+        (step.before_bytes, min(step.vm_bytes, step.before_bytes * most) if most else step.vm_bytes)
+        for step in becomes.steps
     )
 
 
@@ -111,12 +124,14 @@ def _boot_faults(settings: VmSettings, boot: int, now: Vm | None) -> Iterator[Fa
                 "BootBeyondMaximum",
                 f"a VM of {boot // MIB} MiB is more than default_maxmemory ({settings.max_bytes // MIB} MiB): "
                 "it does not start",
+                RAISE_MAXIMUM,
             )
     elif settings.static and boot > now.bytes:
         yield Fault(
             "LimitBeyondVm",
             f"the limits now come to a VM of {boot // MIB} MiB, but it keeps its {now.bytes // MIB} MiB: "
             "with static sizing a VM is never resized",
+            "make the pod anew: its VM is then sized by the new limits",
             fatal=False,
         )
 

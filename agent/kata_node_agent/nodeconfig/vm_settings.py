@@ -68,12 +68,12 @@ def _no_growth(kata: KataSettings) -> bool:
     return kata.hypervisor == "clh" and kata.values["enable_template"].value is True
 
 
-def _memory_in(kata: KataSettings) -> Literal["shm", "memfd", "hugepages", "private"]:
+def _memory_in(kata: KataSettings) -> Literal["shm", "memfd", "hugepages", "anonymous"]:
     if kata.values["enable_hugepages"].value is True:
         return "hugepages"
     shared = kata.values["shared_fs"].value in _SHARED
     if kata.hypervisor in {"clh", "cloud-hypervisor", "dragonball"}:
-        return "memfd" if shared else "private"
+        return "memfd" if shared else "anonymous"
     # QEMU: a file below file_mem_backend, or below /dev/shm for virtiofsd to map.
     backend = str(kata.values["file_mem_backend"].value)
-    return "shm" if shared or backend.startswith("/dev/shm") else "private"  # noqa: S108 - compared only
+    return "shm" if shared or backend.startswith("/dev/shm") else "anonymous"  # noqa: S108 - compared only
