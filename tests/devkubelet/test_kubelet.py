@@ -13,10 +13,16 @@ from kata_node_agent.devkubelet import events
 from kata_node_agent.devkubelet.kubelet import DevKubelet, Timing
 from kata_node_agent.devkubelet.names import SANDBOX_RESOURCE
 from kata_node_agent.errors import BusyError, SocketError
+from kata_node_agent.kubelet.podresources import allocatable_devices
 from tests.devkubelet.support import TinyPlugin
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+async def allocatable(kubelet: DevKubelet) -> frozenset[str]:
+    return await allocatable_devices(kubelet.pod_resources_socket, SANDBOX_RESOURCE)
+
 
 QUICK = Timing(dial_timeout_seconds=0.3)
 
@@ -72,6 +78,7 @@ def test_a_plugin_that_serves_and_registers_shows_its_devices(directory: Path) -
             assert plugin.options_asked == 1
             await plugin.change(unhealthy=("d1",))
             assert (await kubelet.wait_for_devices(1)).capacity == 2
+            assert await allocatable(kubelet) == {"d0"}
 
     asyncio.run(main())
 
@@ -155,11 +162,11 @@ def test_a_plugin_that_comes_back_within_the_grace_keeps_the_resource(directory:
     asyncio.run(main())
 
 
-def test_a_second_plugin_takes_over_silently_and_its_end_takes_the_first_ones_devices_with_it(
+def test_up_to_1_36_a_second_plugin_takes_over_silently_and_its_end_takes_the_first_ones_devices_with_it(
     directory: Path,
 ) -> None:
     async def main() -> None:
-        async with DevKubelet(directory) as kubelet, TinyPlugin(directory, "first.sock") as first:
+        async with DevKubelet(directory, minor=36) as kubelet, TinyPlugin(directory, "first.sock") as first:
             await kubelet.wait_for_devices(2)
             async with TinyPlugin(directory, "second.sock", device_ids=("e0", "e1", "e2")) as second:
                 await kubelet.wait_for_devices(3)
@@ -175,9 +182,37 @@ def test_a_second_plugin_takes_over_silently_and_its_end_takes_the_first_ones_de
     asyncio.run(main())
 
 
-def test_the_end_of_a_plugin_that_was_taken_over_stops_the_new_one_too(directory: Path) -> None:
+def test_since_1_37_what_a_second_plugin_showed_stays_when_it_leaves_and_the_first_one_is_asked_for_it(
+    directory: Path,
+) -> None:
     async def main() -> None:
-        async with DevKubelet(directory) as kubelet:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory, "first.sock") as first:
+            await kubelet.wait_for_devices(2)
+            async with TinyPlugin(directory, "second.sock", device_ids=("e0", "e1", "e2")):
+                await kubelet.wait_for_devices(3)
+            await kubelet.log.wait(lambda: bool(kubelet.log.of(events.StreamLost)), 3, "end of the second")
+            assert kubelet.counts().allocatable == 3
+            assert await allocatable(kubelet) == {"e0", "e1", "e2"}
+            assert (await kubelet.admit("default", "web", {"main": 1})).phase == "Running"
+            assert first.allocated == [["e0"]]
+
+    asyncio.run(main())
+
+
+def test_since_1_37_an_endpoint_that_is_connected_is_refused(directory: Path) -> None:
+    async def main() -> None:
+        async with DevKubelet(directory), TinyPlugin(directory) as plugin:
+            code, text = await refusal(plugin)
+            assert code is grpc.StatusCode.UNKNOWN
+            assert text == f"device plugin already connected: {directory}/tiny.sock"
+            assert plugin.streams == 1
+
+    asyncio.run(main())
+
+
+def test_up_to_1_36_the_end_of_a_plugin_that_was_taken_over_stops_the_new_one_too(directory: Path) -> None:
+    async def main() -> None:
+        async with DevKubelet(directory, minor=36) as kubelet:
             first = TinyPlugin(directory, "first.sock")
             await first.serve()
             await first.register()

@@ -90,6 +90,21 @@ def test_registers_again_when_only_the_stream_is_lost(short_dir: Path) -> None:
     asyncio.run(main())
 
 
+def test_registers_again_when_it_is_told_to_and_says_why(short_dir: Path) -> None:
+    async def main() -> None:
+        async with plugin_and_kubelet(short_dir) as (plugin, kubelet):
+            errors: list[str] = []
+            plugin.registrar._on_change = lambda: errors.append(plugin.registrar.status.last_error)
+            plugin.registrar.register_again("kubelet shows devices of another plugin")
+            await kubelet.wait_for_registrations(2)
+            await until(lambda: plugin.registrar.stream_open and kubelet.counts().allocatable == 4)
+            assert "kubelet shows devices of another plugin" in errors
+            await asyncio.sleep(0.1)
+            assert len(await kubelet.wait_for_registrations(2)) == 2, "once is enough"
+
+    asyncio.run(main())
+
+
 def test_kubelets_refusal_is_remembered_in_its_words(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

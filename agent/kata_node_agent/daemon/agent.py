@@ -80,7 +80,9 @@ class Agent:
             on_change=self._kubelet_changed,
             claim=self._claims.renew_resource,
         )
-        self._pods = PodWatch(lambda: self.config, self._holdings, self._registrar, self._replan)
+        self._pods = PodWatch(
+            lambda: self.config, self._table, self._holdings, self._registrar, self._history, self._replan
+        )
         self._kubelet_state = ""
         self._running = False
         self._api = ApiServer(self.config.run_dir, self.status, self.serving, self._report.message)
@@ -309,7 +311,12 @@ class Agent:
             registrar=self._registrar,
             extra_problems=[
                 problem
-                for problem in (self._reload_problem, self._features.problem, self._recorder.problem)
+                for problem in (
+                    self._reload_problem,
+                    self._pods.problem,
+                    self._features.problem,
+                    self._recorder.problem,
+                )
                 if problem
             ],
             started=self._started,

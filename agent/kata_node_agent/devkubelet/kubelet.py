@@ -14,7 +14,7 @@ How it differs from the real one:
 - What the node shows changes at once, not with the next status update (up to 10 s).
 - After a restart, pods with overhead are judged 0.45 s after the start, which is when the real one writes its
   first status; the real one judges them by that about 1.3 s after its start.
-- No NUMA alignment, no init containers, one resource a pod; of the pod resources API only List.
+- No NUMA alignment, no init containers, one resource a pod; of the pod resources API not Get.
 - The `plugins_registry` way of registering is not there.
 """
 
@@ -50,10 +50,16 @@ class DevKubelet:
         directory: the device plugin directory (on a node /var/lib/kubelet/device-plugins); made when missing.
         pod_resources_socket: by default ``pod-resources/kubelet.sock`` beside the directory.
         timing: see :class:`Timing`.
+        minor: behaves as kubelet 1.x; up to 36, and since 37, they treat two plugins of one resource differently.
     """
 
     def __init__(
-        self, directory: Path, *, pod_resources_socket: Path | None = None, timing: Timing | None = None
+        self,
+        directory: Path,
+        *,
+        pod_resources_socket: Path | None = None,
+        timing: Timing | None = None,
+        minor: int = 37,
     ) -> None:
         self.directory = directory
         self.socket = directory / KUBELET_SOCKET
@@ -61,6 +67,7 @@ class DevKubelet:
         self.pod_resources_socket = pod_resources_socket or beside
         self.timing = timing or Timing()
         self.log = EventLog()
+        self._minor = minor
         self._life: Life | None = None
 
     async def __aenter__(self) -> Self:
@@ -95,7 +102,7 @@ class DevKubelet:
             raise BusyError(
                 f"{self.socket}: a kubelet is running here", hint="give another folder with --dir"
             )
-        life = Life(self.directory, self.pod_resources_socket, self.timing, self.log)
+        life = Life(self.directory, self.pod_resources_socket, self.timing, self.log, self._minor)
         self._life = life
         try:
             await life.start()

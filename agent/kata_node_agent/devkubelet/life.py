@@ -47,7 +47,9 @@ class Timing:
 class Life:
     """Built from the checkpoint in ``directory``; nothing is on disk or on a socket before :meth:`start`."""
 
-    def __init__(self, directory: Path, pod_resources_socket: Path, timing: Timing, log: EventLog) -> None:
+    def __init__(
+        self, directory: Path, pod_resources_socket: Path, timing: Timing, log: EventLog, minor: int
+    ) -> None:
         self._directory = directory
         self._timing = timing
         self._log = log
@@ -66,6 +68,7 @@ class Life:
             log,
             on_change=self._save,
             dial_timeout_seconds=timing.dial_timeout_seconds,
+            minor=minor,
         )
         self.pods = Pods(
             self.devices,

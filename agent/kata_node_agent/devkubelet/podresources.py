@@ -1,6 +1,6 @@
-"""The pod resources API, v1: List only, which is what the project's client reads.
+"""The pod resources API, v1: List and GetAllocatableResources, which is what the project's client reads.
 
-Shows pods that have not failed, those without devices too, as the real one does.
+Shows pods that have not failed, those without devices too, and every healthy device, as the real one does.
 """
 
 from __future__ import annotations
@@ -40,6 +40,20 @@ class PodResources:
             pod_resources=[
                 pb.PodResources(name=pod.name, namespace=pod.namespace, containers=self._containers(pod))
                 for pod in self._active()
+            ]
+        )
+
+    async def GetAllocatableResources(
+        self,
+        request: pb.AllocatableResourcesRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> pb.AllocatableResourcesResponse:
+        """Serves v1.PodResourcesLister/GetAllocatableResources: one entry a device, without NUMA nodes."""
+        return pb.AllocatableResourcesResponse(
+            devices=[
+                pb.ContainerDevices(resource_name=resource, device_ids=[id_])
+                for resource in self._devices.resources
+                for id_ in self._devices.healthy(resource)
             ]
         )
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from kata_node_agent.devkubelet.state import Counts, DeviceManager
 
 
+# The release 1.x since which a resource is healthy as long as any of its plugins is connected.
+_KEEPS_WITH_ANY = 37
+
+
 class Registration:
     """Plugins of one life of kubelet, from its start to its end."""
 
@@ -37,9 +41,11 @@ class Registration:
         log: EventLog,
         *,
         dial_timeout_seconds: float,
+        minor: int,
         on_change: Callable[[], None],
     ) -> None:
         self._directory = directory
+        self._minor = minor
         self._devices = devices
         self._log = log
         self._dial_timeout_seconds = dial_timeout_seconds
@@ -99,6 +105,9 @@ class Registration:
             await client.close()
             raise
         clients = self._clients.setdefault(resource, [])
+        if self._minor >= _KEEPS_WITH_ANY and any(other.socket == client.socket for other in clients):
+            await client.close()
+            raise KubeletRefusalError(texts.already_connected(str(client.socket)))
         if clients:
             self._log.record(events.TakenOver(resource, client.endpoint, clients[-1].endpoint))
         clients.append(client)
@@ -125,9 +134,13 @@ class Registration:
         self._clients[client.resource].remove(client)
         await client.close()
         self._log.record(events.StreamLost(client.resource, client.endpoint, why))
-        # Of the resource, not of the plugin: an old plugin that ends after a takeover takes the new one's
-        # devices with it, and kubelet thinks the new one stopped until it registers again.
-        self._changed(client.resource, self._devices.disconnected(client.resource, time.monotonic()))
+        # Up to 1.36 of the resource, not of the plugin: an old plugin that ends after a takeover takes the new one's
+        # devices with it, and kubelet thinks the new one stopped until it registers again. Since 1.37 another one that
+        # is left is asked from now on, and the devices stay those of the last list, whoever sent it.
+        if self._minor < _KEEPS_WITH_ANY or not self._clients[client.resource]:
+            self._changed(client.resource, self._devices.disconnected(client.resource, time.monotonic()))
+        else:
+            self._endpoints[client.resource] = self._clients[client.resource][-1]
 
     def _changed(self, resource: str, counts: Counts) -> None:
         self._log.record(events.DevicesChanged(resource, counts.capacity, counts.allocatable, counts.in_use))

@@ -1,7 +1,7 @@
 """What kubelet's device manager knows: devices, their health, which pod holds which. No I/O, no clock.
 
 Times are seconds of a monotonic clock that the caller hands in. Every rule here is the real device manager's,
-its oddities included: a resource is one thing, however many plugins claim it; any that ends stops it.
+its oddities included: a resource is one thing, however many plugins claim it; the last list is the whole truth.
 """
 
 from __future__ import annotations
@@ -149,6 +149,10 @@ class DeviceManager:
         return Counts(
             len(entry.healthy) + len(entry.unhealthy), len(entry.healthy), len(self._held(resource))
         )
+
+    def healthy(self, resource: str) -> list[str]:
+        """Ids of the healthy devices, held or not, sorted."""
+        return sorted(self._resources.get(resource, _Resource()).healthy)
 
     def available(self, resource: str, count: int) -> list[str]:
         """Ids of the free healthy devices, sorted.

@@ -40,6 +40,11 @@ def options_failed(why: str) -> str:
     return f"failed to get device plugin options: {why}"
 
 
+def already_connected(socket: str) -> str:
+    """The plugin's stream at this endpoint is still open."""
+    return f"device plugin already connected: {socket}"
+
+
 def rpc_error(code: StatusCode, details: str) -> str:
     """A gRPC error as Go prints it: ``rpc error: code = ResourceExhausted desc = …``."""
     name = _GO_CODES.get(code.name) or "".join(part.capitalize() for part in code.name.split("_"))

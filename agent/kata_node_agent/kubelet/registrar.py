@@ -2,8 +2,9 @@
 
 A new registration is needed when kubelet has restarted: it deletes every socket in its folder, makes kubelet.sock anew,
 and waits. Three signs tell it, any of which may come first or be missed: our own socket is gone, kubelet.sock is another
-file, the ListAndWatch stream has ended. The last one also tells that another plugin took the resource from us. Kubelet kills
-running pods when a plugin is more than a second late, so the way from the first sign to Register is kept short.
+file, the ListAndWatch stream has ended. That another plugin has had the resource shows in none of them: who asks kubelet
+calls `register_again`. Kubelet kills running pods when a plugin is more than a second late, so the way from the first sign
+to Register is kept short.
 """
 
 from __future__ import annotations
@@ -66,17 +67,22 @@ class Status:
 class Backoff:
     """Growing pauses with jitter, so that the plugins of a node do not call in step."""
 
-    def __init__(self) -> None:
-        self._next = _BACKOFF_FIRST_SECONDS
+    def __init__(
+        self,
+        first_seconds: float = _BACKOFF_FIRST_SECONDS,
+        last_seconds: float = _BACKOFF_LAST_SECONDS,
+    ) -> None:
+        self._first = self._next = first_seconds
+        self._last = last_seconds
 
     def reset(self) -> None:
         """Begins again with the shortest pause."""
-        self._next = _BACKOFF_FIRST_SECONDS
+        self._next = self._first
 
     def pause(self) -> float:
         """The next pause in seconds."""
         pause = self._next * (0.5 + os.urandom(1)[0] / 510)
-        self._next = min(self._next * 2, _BACKOFF_LAST_SECONDS)
+        self._next = min(self._next * 2, self._last)
         return pause
 
 
@@ -98,6 +104,7 @@ class Registrar:
         self._claim = claim
         self._watch = FolderWatch(directory)
         self._kubelet: FileIdentity | None = None
+        self._doubt = ""
         self._streams_task: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self.endpoint: Endpoint | None = None
@@ -139,6 +146,11 @@ class Registrar:
             self._watch.close()
             await self._retire_endpoint()
             await asyncio.gather(*self._retiring)
+
+    def register_again(self, why: str) -> None:
+        """Gives the present registration up, for a reason that none of our own signs tells."""
+        self._doubt = why
+        self._watch.wake()
 
     async def probe(self) -> bool:
         """Calls our own endpoint over its socket and remembers when it answered (`time.monotonic`)."""
@@ -182,6 +194,7 @@ class Registrar:
         self.status.registrations += 1
         self.status.last_error = ""
         self.connected_since = time.monotonic()
+        self._doubt = ""
         self._set_state(State.REGISTERED)
         log.info("registered", extra={"resource": self._resource, "endpoint": endpoint.name})
         return True
@@ -226,6 +239,8 @@ class Registrar:
                 why = "kubelet.sock is another one"
             elif self.endpoint is None or not self.endpoint.in_place:
                 why = "our socket was deleted"
+            elif self._doubt:
+                why = self._doubt
             elif self.stream_open:
                 without_stream_since = float("inf")
                 await self._watch.wait()

@@ -57,7 +57,7 @@ class StatusCollector(Collector):
             "Changes since the agent started, as in status --history.",
             labels=["what"],
         )
-        for what in ("verdict", "devices"):
+        for what in ("verdict", "devices", "takeover"):
             changes.add_metric([what], status.change_counts.get(what, 0))
         yield changes
         slots = GaugeMetricFamily(
