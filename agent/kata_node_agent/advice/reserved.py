@@ -81,12 +81,12 @@ def advise(now: Reservation, outside: Observed | None) -> tuple[Advice, ...]:
         )
     seconds = outside.last_unix_seconds - outside.first_unix_seconds
     seen = (
-        f"in {_duration(seconds)} the use outside of pods was p50 {format_bytes(outside.p50)}, "
+        f"in {duration(seconds)} the use outside of pods was p50 {format_bytes(outside.p50)}, "
         f"p95 {format_bytes(outside.p95)}, p99 {format_bytes(outside.p99)}, at most {format_bytes(outside.max)}; {formulas}"
     )
     need = -(-int(outside.max * _HEADROOM) // _STEP_BYTES) * _STEP_BYTES
     if seconds < _ENOUGH_SECONDS:
-        seen += f"; {_duration(seconds)} is little: look again after a day"
+        seen += f"; {duration(seconds)} is little: look again after a day"
     if now.reserved_bytes < outside.max:
         return (
             Advice(
@@ -144,7 +144,8 @@ def _setting(now: Reservation, need_bytes: int) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for a person, in its largest unit: ``3 days``."""
     for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             number = int(seconds // size)
