@@ -42,7 +42,7 @@ dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/
 conformance-tools: ## Build the real kubelet, containerd … for `make conformance` (minutes, once; needs Go)
 	tests/conformance/tools/build
 
-conformance: $(VENV)/.ready ## Try the agent with the real kubelet and containerd (as root; needs Go, runc, busybox-static)
+conformance: $(VENV)/.ready ## Try the agent with the real kubelet and containerd (as root; needs Go, runc, busybox-static, etcd-server)
 	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin $(BIN)/pytest tests/conformance
 
 clean: ## Remove what the other targets made

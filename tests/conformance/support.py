@@ -20,21 +20,16 @@ from typing import TYPE_CHECKING, Any, Self
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.root import HostRoot
 from tests.conformance.images import BUSYBOX, PAUSE, write_images
+from tests.conformance.kubelet_settings import SYSCTLS, kubelet_settings
 from tests.daemon.support import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESOURCE = "katacontainers.io/sandbox"
-# Written by kubelet at its start.
-_SYSCTLS = (
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-)
+NODE = "node-a"
+# How often kubelet and agent are restarted; fewer when somebody is in a hurry.
+RESTARTS = int(os.environ.get("CONFORMANCE_RESTARTS", "50"))
 
 
 def wait_until(ready: Callable[[], object], what: str, seconds: float = 40) -> None:
@@ -118,8 +113,12 @@ class OwnCgroup:
 class RealNode:
     """containerd for as long as the node is entered; kubelet and agents are started and stopped by the test."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, kubeconfig: Path | None = None) -> None:
+        """`kubeconfig` is how kubelet reaches an API server; without one it knows static pods only."""
         self.folder = folder
+        self._kubeconfig = kubeconfig
+        self.agent_settings = ""
+        self.feature_gates: dict[str, bool] = {}
         self._bin = programs
         self._cgroup = OwnCgroup()
         self._containerd: subprocess.Popen[bytes] | None = None
@@ -128,8 +127,20 @@ class RealNode:
         self.port, self.read_only_port, self.health_port = free_port(), free_port(), free_port()
         self.plugins = folder / "dp"
         self.pods_folder = folder / "pods"
-        for name in ("dp", "pods", "root", "sysctl", "var-lib/kubelet/device-plugins"):
+        self.features, self.kvm = folder / "host/features.d", folder / "host/dev/kvm"
+        for name in (
+            "dp",
+            "pods",
+            "root",
+            "sysctl",
+            "host/dev",
+            "host/features.d",
+            "var-lib/kubelet/device-plugins",
+        ):
             (folder / name).mkdir(parents=True)
+        # The agent sees the host through links, so that a test can take a device from it, and give it back.
+        for link in ("etc", "proc", "run", "sys", "usr", "var", "dev/kvm", "dev/shm"):
+            (folder / "host" / link).symlink_to(f"/{link}")
 
     # containerd
 
@@ -149,6 +160,9 @@ class RealNode:
             f'[grpc]\n  address = "{self._socket}"\n'
             '[plugins."io.containerd.cri.v1.images"]\n  snapshotter = "native"\n'
             f'[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "{PAUSE}"\n'
+            # A handler of Kata's name: what differs here is the name, which is all that scheduling sees.
+            '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.kata]\n'
+            '  runtime_type = "io.containerd.runc.v2"\n'
             # Where this test runs a process may not be allowed to lower its own score.
             '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
         )
@@ -171,35 +185,17 @@ class RealNode:
 
     def start_kubelet(self) -> None:
         """Starts kubelet, in a new mount namespace over the same folders."""
-        config = self.folder / "kubelet.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "kubelet.config.k8s.io/v1beta1",
-                    "kind": "KubeletConfiguration",
-                    "address": "127.0.0.1",
-                    "port": self.port,
-                    "readOnlyPort": self.read_only_port,
-                    "healthzPort": 0,
-                    "failCgroupV1": False,
-                    "failSwapOn": False,
-                    "makeIPTablesUtilChains": False,
-                    "cgroupDriver": "cgroupfs",
-                    "cgroupRoot": self._cgroup.path,
-                    "enforceNodeAllocatable": ["pods"],
-                    "staticPodPath": str(self.pods_folder),
-                    "fileCheckFrequency": "1s",
-                    "syncFrequency": "2s",
-                    "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
-                    "authorization": {"mode": "AlwaysAllow"},
-                    "systemReserved": {"memory": "1Gi"},
-                    "evictionHard": {"memory.available": "100Mi"},
-                    "containerRuntimeEndpoint": f"unix://{self._socket}",
-                }
-            )
+        settings = kubelet_settings(
+            port=self.port,
+            read_only_port=self.read_only_port,
+            cgroup=self._cgroup.path,
+            pods=self.pods_folder,
+            runtime=self._socket,
         )
+        config = self.folder / "kubelet.json"
+        config.write_text(json.dumps({**settings, "featureGates": self.feature_gates}))
         binds = [(self.plugins, Path("/var/lib/kubelet/device-plugins"))]
-        for name in _SYSCTLS:
+        for name in SYSCTLS:
             copy = self.folder / "sysctl" / name.replace("/", "_")
             if not copy.exists():
                 copy.write_text(Path("/proc/sys", name).read_text())
@@ -210,13 +206,14 @@ class RealNode:
             "kubelet",
             ["unshare", "-m", "sh", "-c", script, "sh", self.folder / "var-lib", *arguments, "--",
              self._bin / "kubelet", f"--config={config}", f"--root-dir={self.folder}/root",
-             f"--cert-dir={self.folder}/pki", "--hostname-override=node-a"],
+             f"--cert-dir={self.folder}/pki", f"--hostname-override={NODE}",
+             *([f"--kubeconfig={self._kubeconfig}"] if self._kubeconfig else [])],
         )  # fmt: skip
 
     def stop_kubelet(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends kubelet by a signal; pods go on."""
         assert self._kubelet is not None
-        _end(self._kubelet, number)
+        end_child(self._kubelet, number)
 
     # agent
 
@@ -226,17 +223,17 @@ class RealNode:
         config.write_text(
             f'[health]\ntcp_address = "127.0.0.1:{self.health_port}"\n'
             f'[kubelet]\npod_resources_socket = "{self.folder}/root/pod-resources/kubelet.sock"\n'
-            "[nfd]\npublish = false\n"
+            f'[nfd]\nlabel = "always"\nfeatures_dir = "/features.d"\n{self.agent_settings}'
         )
         command = [
             *COMMAND, "run", "--config", config, "--device-plugin-dir", self.plugins,
-            "--run-dir", self.folder / "run", "--state-dir", self.folder / "agent-state",
+            "--host-root", self.folder / "host", "--run-dir", self.folder / "run", "--state-dir", self.folder / "agent-state",
         ]  # fmt: skip
         self._agents.append(self._spawn("agent", command))
 
     def stop_agent(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends the newest agent."""
-        _end(self._agents.pop(), number)
+        end_child(self._agents.pop(), number)
 
     def status(self) -> dict[str, Any]:
         """What `status` says; empty while nobody answers."""
@@ -289,7 +286,7 @@ class RealNode:
     def pods(self) -> dict[str, dict[str, Any]]:
         """Status by name, without the node's name in it."""
         items = self.get("/pods")["items"] or []
-        return {item["metadata"]["name"].removesuffix("-node-a"): item["status"] for item in items}
+        return {item["metadata"]["name"].removesuffix(f"-{NODE}"): item["status"] for item in items}
 
     def running(self, name: str) -> str:
         """The id of the pod's container while it runs; else empty."""
@@ -315,11 +312,12 @@ class RealNode:
     def __exit__(self, *_: object) -> None:
         for child in (*self._agents, self._kubelet, self._containerd):
             if child is not None:
-                _end(child, signal.SIGKILL)
+                end_child(child, signal.SIGKILL)
         self._cgroup.__exit__()
 
 
-def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def end_child(child: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
+    """Ends a child by a signal, and waits for its end."""
     if child.poll() is None:
         child.send_signal(number)
     child.wait(timeout=30)

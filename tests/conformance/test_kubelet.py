@@ -15,15 +15,12 @@ import grpc
 import pytest
 
 from kata_node_agent.pb import podresources_pb2, podresources_pb2_grpc
-from tests.conformance.support import RESOURCE, wait_until
+from tests.conformance.support import RESOURCE, RESTARTS, wait_until
 
 if TYPE_CHECKING:
     from tests.conformance.support import RealNode
 
 pytestmark = [pytest.mark.kubelet, pytest.mark.containerd]
-
-# 50 where the time is there.
-RESTARTS = int(os.environ.get("CONFORMANCE_RESTARTS", "10"))
 
 
 def resources(node: RealNode) -> podresources_pb2_grpc.PodResourcesListerStub:
@@ -47,13 +44,6 @@ def devices_of(node: RealNode) -> dict[str, list[str]]:
 
 def registered_again(node: RealNode, before: int) -> bool:
     return node.registered() and node.status()["kubelet"]["registrations"] > before
-
-
-def test_the_version_is_said(node: RealNode) -> None:
-    programs = os.environ["CONFORMANCE_BIN"]
-    for name in ("kubelet", "containerd"):
-        done = subprocess.run([f"{programs}/{name}", "--version"], capture_output=True, text=True, check=True)
-        sys.stderr.write(f"\n{done.stdout.strip()}\n")
 
 
 def test_a_pod_gets_its_devices_and_runs_and_gives_them_back(node: RealNode) -> None:
