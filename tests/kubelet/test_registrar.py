@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from kata_node_agent.backoff import Backoff
 from kata_node_agent.devkubelet.kubelet import DevKubelet
 from kata_node_agent.errors import SocketError
 from kata_node_agent.host import native
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet import registrar as module
 from kata_node_agent.kubelet.endpoint import remove_stale_sockets
-from kata_node_agent.kubelet.registrar import Backoff, State
+from kata_node_agent.kubelet.registrar import State
 from tests.kubelet.support import RESOURCE, Plugin, plugin_and_kubelet, until
 
 

@@ -8,10 +8,10 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from kata_node_agent.backoff import Backoff
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.errors import HostError
 from kata_node_agent.kubelet.podresources import allocatable_devices, held_devices
-from kata_node_agent.kubelet.registrar import Backoff
 from kata_node_agent.kubelet.takeover import Sight, taken_over
 
 if TYPE_CHECKING:

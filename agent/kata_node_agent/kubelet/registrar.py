@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from kata_node_agent.backoff import Backoff
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet.endpoint import Endpoint
@@ -41,8 +42,6 @@ _REGISTER_TIMEOUT_SECONDS = 15.0
 _STREAM_TIMEOUT_SECONDS = 1.0
 # A registration that held this long was a good one: the next trouble is a new one.
 _STABLE_SECONDS = 10.0
-_BACKOFF_FIRST_SECONDS = 0.01
-_BACKOFF_LAST_SECONDS = 5.0
 
 
 class State(enum.StrEnum):
@@ -62,28 +61,6 @@ class Status:
     since: float = 0.0
     registrations: int = 0
     last_error: str = ""
-
-
-class Backoff:
-    """Growing pauses with jitter, so that the plugins of a node do not call in step."""
-
-    def __init__(
-        self,
-        first_seconds: float = _BACKOFF_FIRST_SECONDS,
-        last_seconds: float = _BACKOFF_LAST_SECONDS,
-    ) -> None:
-        self._first = self._next = first_seconds
-        self._last = last_seconds
-
-    def reset(self) -> None:
-        """Begins again with the shortest pause."""
-        self._next = self._first
-
-    def pause(self) -> float:
-        """The next pause in seconds."""
-        pause = self._next * (0.5 + os.urandom(1)[0] / 510)
-        self._next = min(self._next * 2, self._last)
-        return pause
 
 
 class Registrar:
