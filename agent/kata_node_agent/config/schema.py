@@ -164,6 +164,29 @@ class EventsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NriConfig:
+    """Where the container runtime asks us before it creates VMs and containers."""
+
+    enabled: bool = setting(True, values.boolean, "answer the runtime, where its socket exists", live=False)
+    socket: Path = setting(
+        "/var/run/nri/nri.sock",
+        values.path,
+        "the runtime's NRI socket (on the host; not below host_root)",
+        live=False,
+    )
+    handlers: tuple[str, ...] = setting(
+        [],
+        values.names,
+        "runtime handlers that are Kata's; empty: as the runtime's configuration says, and by name",
+    )
+    when_undecided: str = setting(
+        "allow",
+        values.one_of("allow", "refuse"),
+        "a VM on which the account does not decide in time: let it through and count it, or refuse it",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HealthConfig:
     """Health for probes that cannot reach a Unix socket."""
 
@@ -203,6 +226,7 @@ class Config:
     eligibility: EligibilityConfig = field(default_factory=EligibilityConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
     nfd: NfdConfig = field(default_factory=NfdConfig)
+    nri: NriConfig = field(default_factory=NriConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 

@@ -232,6 +232,8 @@ class Connection:
             response = ttrpc_pb2.Response()
             try:
                 response.payload = await self._serve(call)
+            except ProtocolError:
+                raise
             except StatusError as error:
                 response.status.code = error.code
                 response.status.message = error.message
