@@ -45,8 +45,8 @@ class Sight:
 def taken_over(first: Sight, second: Sight) -> str:
     """Why another plugin must have had our resource, by two sights in a row; empty where nothing says so.
 
-    Devices of ours that kubelet does not show as healthy, or devices that it shows and we never listed. One sight alone may
-    have met a list on its way; so may two, if our list or our registration changed between them.
+    What kubelet would allocate is exactly what we have told it is healthy, or somebody else has spoken since. One sight alone
+    may have met a list on its way; so may two, if our list or our registration changed between them.
     """
     if (first.generation, first.registration) != (second.generation, second.registration):
         return ""
@@ -58,12 +58,15 @@ def taken_over(first: Sight, second: Sight) -> str:
 def _difference(sight: Sight) -> str:
     if sight.shown is None:
         return ""
-    foreign = sight.shown - {device_id(index) for index in sight.listed}
-    if foreign:
-        return f"kubelet shows devices of another plugin for our resource: {_few(foreign)}"
-    missing = {device_id(index) for index in sight.healthy} - sight.shown
-    if missing:
-        return f"kubelet does not show our devices, as after another plugin for our resource: {_few(missing)}"
+    healthy, listed = ({device_id(index) for index in part} for part in (sight.healthy, sight.listed))
+    after = "as after another plugin for our resource"
+    for ids, what in (
+        (sight.shown - listed, "kubelet shows devices of another plugin for our resource"),
+        (healthy - sight.shown, f"kubelet does not show our devices, {after}"),
+        (sight.shown - healthy, f"kubelet calls devices healthy that we do not, {after}"),
+    ):
+        if ids:
+            return f"{what}: {_few(ids)}"
     return ""
 
 
