@@ -199,13 +199,19 @@ def test_since_1_37_what_a_second_plugin_showed_stays_when_it_leaves_and_the_fir
     asyncio.run(main())
 
 
-def test_since_1_37_an_endpoint_that_is_connected_is_refused(directory: Path) -> None:
+def test_since_1_37_an_endpoint_that_is_connected_is_refused_and_its_end_is_not_noticed(
+    directory: Path,
+) -> None:
     async def main() -> None:
-        async with DevKubelet(directory), TinyPlugin(directory) as plugin:
+        async with DevKubelet(directory) as kubelet, TinyPlugin(directory) as plugin:
+            await kubelet.wait_for_devices(2)
             code, text = await refusal(plugin)
             assert code is grpc.StatusCode.UNKNOWN
             assert text == f"device plugin already connected: {directory}/tiny.sock"
             assert plugin.streams == 1
+            await plugin.stop()
+            await kubelet.log.wait(lambda: bool(kubelet.log.of(events.StreamLost)), 3, "end of the stream")
+            assert kubelet.counts().allocatable == 2
 
     asyncio.run(main())
 

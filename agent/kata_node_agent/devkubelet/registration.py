@@ -56,6 +56,8 @@ class Registration:
         # The one that is asked, kept when its stream has ended: kubelet goes on to name it in its errors.
         self._endpoints: dict[str, PluginClient] = {}
         self._streams: set[asyncio.Task[None]] = set()
+        # Endpoints that were registered twice while connected: since 1.37 kubelet does not notice their end any more.
+        self._unwatched: set[Path] = set()
 
     async def Register(
         self,
@@ -107,6 +109,7 @@ class Registration:
         clients = self._clients.setdefault(resource, [])
         if self._minor >= _KEEPS_WITH_ANY and any(other.socket == client.socket for other in clients):
             await client.close()
+            self._unwatched.add(client.socket)
             raise KubeletRefusalError(texts.already_connected(str(client.socket)))
         if clients:
             self._log.record(events.TakenOver(resource, client.endpoint, clients[-1].endpoint))
@@ -130,10 +133,12 @@ class Registration:
             # Kubelet dies: nobody is left to mark anything.
             await client.close()
             raise
-        # Kubelet looks up by path whom to disconnect. Here it can be nobody else.
-        self._clients[client.resource].remove(client)
         await client.close()
         self._log.record(events.StreamLost(client.resource, client.endpoint, why))
+        if client.socket in self._unwatched:
+            return
+        # Kubelet looks up by path whom to disconnect. Here it can be nobody else.
+        self._clients[client.resource].remove(client)
         # Up to 1.36 of the resource, not of the plugin: an old plugin that ends after a takeover takes the new one's
         # devices with it, and kubelet thinks the new one stopped until it registers again. Since 1.37 another one that
         # is left is asked from now on, and the devices stay those of the last list, whoever sent it.
