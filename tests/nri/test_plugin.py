@@ -290,7 +290,7 @@ def test_a_restarted_runtime_is_followed_at_once_and_what_went_past_us_is_counte
             begun = time.monotonic()
             async with Runtime(short_dir / "s", pods=[pod(1), pod(2), pod(3, handler="runc")]) as runtime:
                 await runtime.taken.wait()
-                assert time.monotonic() - begun < 2
+                assert time.monotonic() - begun < 5
                 assert client.status.synchronizations == 2
                 assert (tally.unseen, tally.let_through) == (1, 1)
 
@@ -318,7 +318,7 @@ def test_an_account_that_takes_too_long_is_not_waited_for(short_dir: Path, allow
     async def run() -> None:
         gate = Slow(10 * GIB)
         async with (
-            Runtime(short_dir / "s", request_timeout_seconds=0.4) as runtime,
+            Runtime(short_dir / "s") as runtime,
             agent(short_dir / "s", gate, allow=allow) as (_, tally),
         ):
             await runtime.taken.wait()
@@ -328,7 +328,8 @@ def test_an_account_that_takes_too_long_is_not_waited_for(short_dir: Path, allow
             else:
                 with pytest.raises(NriError, match="not decided in time"):
                     await runtime.run(pod(1))
-            assert time.monotonic() - begun < 0.3
+            # A quarter of what the runtime waits.
+            assert time.monotonic() - begun < 1.5
             assert tally.decisions == {("admit", f"undecided_{'allowed' if allow else 'refused'}"): 1}
             assert tally.let_through == int(allow)
             # It hears the question to its end, and the end of the pod as well.
@@ -344,7 +345,7 @@ def test_a_stuck_account_delays_no_pod_of_others_and_is_not_asked_without_end(sh
     async def run() -> None:
         gate = Slow(10 * GIB)
         async with (
-            Runtime(short_dir / "s", request_timeout_seconds=0.08) as runtime,
+            Runtime(short_dir / "s", request_timeout_seconds=0.4) as runtime,
             agent(short_dir / "s", gate) as (_, tally),
         ):
             await runtime.taken.wait()
@@ -352,7 +353,7 @@ def test_a_stuck_account_delays_no_pod_of_others_and_is_not_asked_without_end(sh
                 await runtime.run(pod(number))
             begun = time.monotonic()
             await runtime.run(pod(99, handler="runc"))
-            assert time.monotonic() - begun < 0.08
+            assert time.monotonic() - begun < 0.4
             assert tally.decisions["admit", "undecided_allowed"] == 20
             gate.go.set()
             await until(lambda: len(gate.claims) == 10)
