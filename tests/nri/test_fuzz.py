@@ -24,6 +24,7 @@ from kata_node_agent.nri.tally import Tally
 from kata_node_agent.pb import nri_pb2
 from tests.host.test_mutations import INPUTS, mutate
 from tests.nri.budget import Budget
+from tests.nri.recorded import CONTAINERD, requests_in
 from tests.nri.runtime import container, pod
 from tests.nri.support import echo, request, sent
 
@@ -95,7 +96,7 @@ def test_a_damaged_conversation_ends_and_nothing_else_happens() -> None:
 
     async def run() -> None:
         for _ in range(max(1, INPUTS // _FRAMES)):
-            await one(mutate(conversation(), chance))
+            await one(mutate(chance.choice([conversation(), CONTAINERD.read_bytes()]), chance))
 
     asyncio.run(run())
 
@@ -127,7 +128,10 @@ def messages() -> dict[str, list[bytes]]:
         "StateChange": nri_pb2.StateChangeEvent(event=1, pod=one, container=main),
         "Shutdown": nri_pb2.Empty(),
     }
-    return {method: [message.SerializeToString()] for method, message in shapes.items()}
+    found = {method: [message.SerializeToString()] for method, message in shapes.items()}
+    for call in requests_in(CONTAINERD.read_bytes()):
+        found[call.method].append(call.payload)
+    return found
 
 
 @pytest.mark.parametrize("method", list(messages()))
