@@ -64,6 +64,12 @@ class NriError(AgentError):
     reason = "NriUnusable"
 
 
+class LedgerError(AgentError):
+    """The record of admissions cannot be read or written: nothing can be promised."""
+
+    reason = "LedgerUnavailable"
+
+
 def describe_os_error(error: OSError) -> str:
     """The system's words for an errno, without Python's repr around it: ``Permission denied (EACCES)``."""
     import errno

@@ -1,0 +1,310 @@
+"""The account: book, store and room together. Every change is durable before it is answered. Owned by the event loop.
+
+What others decide (a VM runs, the runtime ended a sandbox) is taken whether it can be written or not, and is written as soon
+as that can be. What is asked of us is refused while it cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kata_node_agent.capacity.free import ALLOCATABLE, Backing, Room, Window, budgets
+from kata_node_agent.config.schema import Mode
+from kata_node_agent.errors import LedgerError
+from kata_node_agent.ledger import codec, rules
+from kata_node_agent.ledger.book import Book, Device
+from kata_node_agent.ledger.change import Note
+from kata_node_agent.ledger.decide import admit, allocate
+from kata_node_agent.ledger.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from kata_node_agent.capacity.free import Need, NodeMemory, OtherPod
+    from kata_node_agent.ledger.book import Vm
+    from kata_node_agent.ledger.change import Change
+    from kata_node_agent.ledger.decide import Policy
+    from kata_node_agent.ledger.gate import Claim, Decision
+    from kata_node_agent.ledger.recover import Body
+    from kata_node_agent.ledger.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Account:
+    """What is promised, and what may be.
+
+    Attributes:
+        book: the state; changed by this class only.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Callable[[], Policy],
+        cost_of_one: Need,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Nothing is read before `open`.
+
+        Args:
+            store: the file.
+            policy: what decides besides the room, now.
+            cost_of_one: what a device without a sandbox stands for; see `reprice`.
+            clock: `time.monotonic`, which all processes of a boot share.
+            wall: `time.time`, for the history only.
+        """
+        self.book = Book(cost_of_one)
+        self._writer = Writer(store, wall)
+        self._policy = policy
+        self._cost_of_one = cost_of_one
+        self._clock = clock
+        self._settings: dict[str, Body] = {}
+        self._absent: dict[str, float] = {}
+        self._windows: dict[str, Window] = {}
+        self._budget: dict[str, int] = {}
+        self._others: dict[str, OtherPod] = {}
+
+    @property
+    def problem(self) -> LedgerError | None:
+        """Why nothing can be written; ``None`` while it can."""
+        return self._writer.problem
+
+    @property
+    def set_aside(self) -> str:
+        """Why an older file was set aside at the start; empty where none was."""
+        return self._writer.set_aside
+
+    @property
+    def room(self) -> Room:
+        """What is left."""
+        return Room(self._budget, self.book.committed)
+
+    @property
+    def cost_of_one(self) -> Need:
+        """What one more VM of the usual size takes."""
+        return self._cost_of_one
+
+    def open(self) -> None:
+        """Opens the store and takes what it holds, beside what is known already. May be tried again.
+
+        Raises:
+            LedgerError: it cannot be had; the account goes on without, and refuses.
+        """
+        entries = self._writer.open()
+        known = {codec.admission_key(name) for name in self.book.admissions}
+        known |= {codec.device_key(index) for index in self.book.devices}
+        now = self._clock()
+        for key, body in entries.items():
+            if key in known or self._writer.waits(key):
+                continue
+            if key.startswith(codec.SETTING):
+                self._settings.setdefault(key, body)
+            elif key.startswith(codec.DEVICE) and (device := codec.decode_device(key, body)):
+                self.book.put_device(device)
+            elif (admission := codec.decode_admission(key, body)) and admission.since <= now:
+                # The VM may have gone while no agent looked: the first look tells.
+                self.book.put(admission)
+            else:
+                log.warning("passed over an entry of the ledger that makes no sense", extra={"key": key})
+                self._writer.keep({key: None}, ())
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Gives the store back."""
+        self._writer.close()
+
+    def flush(self) -> None:
+        """Writes what could not be written when it happened."""
+        self._writer.flush()
+
+    # What is asked of us.
+
+    def admit(self, claim: Claim, backing: Backing = Backing.ANONYMOUS) -> Decision:
+        """A new sandbox, or one that becomes larger; see `gate.Gate`."""
+        policy = self._policy()
+        decision, change = admit(
+            self.book, claim, backing, self._room_for(claim.pod_uid), policy, self._clock()
+        )
+        if decision.reason in {"AlreadyAdmitted", "InvalidClaim"}:
+            return decision
+        try:
+            self._writer.write(_entries(change), change.notes)
+        except LedgerError as error:
+            if not change.put:
+                return decision
+            if policy.mode is Mode.ENFORCE:
+                return unavailable(decision, error)
+            decision = replace(decision, would_refuse=policy.mode is Mode.WARN)
+            self._writer.keep(_entries(change), change.notes)
+        self._apply(change)
+        return decision
+
+    def allocate(self, indices: Iterable[int]) -> Decision:
+        """Devices that kubelet is about to give to a pod. Those that are held already cost nothing."""
+        new = sorted(set(indices) - set(self.book.devices))
+        policy, now = self._policy(), self._clock()
+        decision = allocate(len(new), self._cost_of_one, self.book.committed_bytes, self.room, policy)
+        notes = [Note("allocate", "", "", decision)] if decision.reason != "Fits" else []
+        if not decision.allowed:
+            self._writer.take({}, notes)
+            return decision
+        devices = [Device(index, now) for index in new]
+        entries: dict[str, Body | None] = {
+            codec.device_key(device.index): codec.encode_device(device) for device in devices
+        }
+        if entries or notes:
+            try:
+                self._writer.write(entries, notes)
+            except LedgerError as error:
+                if policy.mode is Mode.ENFORCE:
+                    return unavailable(decision, error)
+                self._writer.keep(entries, notes)
+        for device in devices:
+            self.book.put_device(device)
+        return decision
+
+    # What others tell us.
+
+    def confirm(self, sandbox: str) -> None:
+        """See `gate.Gate`."""
+        self._take(rules.confirm(self.book, sandbox))
+
+    def release(self, sandbox: str) -> None:
+        """See `gate.Gate`."""
+        self._take(rules.release(self.book, sandbox, self._clock()))
+
+    def synchronize(self, claims: Iterable[Claim], backing: Backing = Backing.ANONYMOUS) -> None:
+        """See `gate.Gate`."""
+        self._take(rules.synchronize(self.book, claims, backing, self._policy(), self._clock()))
+
+    def observe(self, vms: Mapping[str, Vm], began: float) -> None:
+        """One look at all VMs that run.
+
+        Args:
+            vms: by sandbox.
+            began: when the look began, by the account's clock.
+        """
+        now = self._clock()
+        for sandbox, admission in self.book.admissions.items():
+            if sandbox in vms:
+                self._absent.pop(sandbox, None)
+            elif admission.seen:
+                self._absent.setdefault(sandbox, now)
+        change = rules.observe(self.book, vms, began, now, self._policy(), self._absent)
+        for sandbox, admission in list(self.book.admissions.items()):
+            if sandbox not in vms and sandbox in self.book.vms and admission.since <= began:
+                self.book.see(None, sandbox)
+        self._take(change)
+        for sandbox, vm in vms.items():
+            if self.book.vms.get(sandbox) != vm:
+                self.book.see(vm, sandbox)
+
+    def hold_devices(self, held: Mapping[int, str]) -> None:
+        """Which devices pods hold now, by kubelet's word; index → ``namespace/name``, empty where it is not known."""
+        entries: dict[str, Body | None] = {}
+        for index in set(self.book.devices) - set(held):
+            self.book.drop_device(index)
+            entries[codec.device_key(index)] = None
+        for index, pod in held.items():
+            known = self.book.devices.get(index)
+            device = (
+                Device(index, self._clock(), pod) if known is None else replace(known, pod=pod or known.pod)
+            )
+            if device != known:
+                self.book.put_device(device)
+                entries[codec.device_key(index)] = codec.encode_device(device)
+        if entries:
+            self._writer.take(entries)
+
+    def take_memory(self, node: NodeMemory, *, share: float, margin_bytes: int, rise_seconds: float) -> None:
+        """The node's memory as it is now. Must be read after the look at the VMs, or what has just ended counts twice."""
+        uids = self.book.uids
+        self._others = {uid: pod for uid, pod in (node.others or {}).items() if uid not in uids}
+        seen = budgets(
+            replace(node, others=self._others), self.book.touched, share=share, margin_bytes=margin_bytes
+        )
+        now = self._clock()
+        self._windows = {term: self._windows.get(term) or Window() for term in seen}
+        self._budget = {
+            term: self._windows[term].take(value, now, rise_seconds) for term, value in seen.items()
+        }
+
+    def reprice(self, cost_of_one: Need) -> None:
+        """Another cost of one is in force."""
+        self._cost_of_one = cost_of_one
+        self.book.reprice(cost_of_one)
+
+    # Settings that outlive the agent, but not the boot.
+
+    def setting(self, name: str) -> str:
+        """A setting made at run time; empty where none was."""
+        value = self._settings.get(codec.SETTING + name, {}).get("value", "")
+        return value if isinstance(value, str) else ""
+
+    def set(self, name: str, value: str) -> None:
+        """Makes a setting; an empty value takes it back.
+
+        Raises:
+            LedgerError: it cannot be written, and is not in force.
+        """
+        key = codec.SETTING + name
+        body: Body | None = {"value": value} if value else None
+        self._writer.write({key: body})
+        if body is None:
+            self._settings.pop(key, None)
+        else:
+            self._settings[key] = body
+
+    def history(self, limit: int) -> list[Body]:
+        """The last decisions, newest last.
+
+        Raises:
+            LedgerError: they cannot be read.
+        """
+        return self._writer.notes(limit)
+
+    def verify(self) -> list[str]:
+        """What is wrong with the store, or between it and the book; empty when all is well."""
+        return self._writer.verify()
+
+    def _room_for(self, pod_uid: str) -> Room:
+        """The room as this pod finds it: its own memory, counted among the others', is what the VM is asked for."""
+        other = self._others.get(pod_uid)
+        if other is None or ALLOCATABLE not in self._budget:
+            return self.room
+        budget = self._budget | {ALLOCATABLE: self._budget[ALLOCATABLE] + other.claims_bytes}
+        return Room(budget, self.book.committed)
+
+    def _take(self, change: Change) -> None:
+        """What is so, whether it can be written or not."""
+        if change.put or change.drop or change.notes:
+            self._writer.take(_entries(change), change.notes)
+            self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        change.apply(self.book)
+        for admission in change.put:
+            other = self._others.pop(admission.pod_uid, None)
+            if other is not None and ALLOCATABLE in self._budget:
+                self._budget[ALLOCATABLE] += other.claims_bytes
+                self._windows[ALLOCATABLE].shift(other.claims_bytes)
+        for sandbox in change.drop:
+            self._absent.pop(sandbox, None)
+
+
+def unavailable(decision: Decision, error: LedgerError) -> Decision:
+    """Refused, as it could not be made durable."""
+    return replace(decision, allowed=False, reason=error.reason, message=error.message, remedy=error.hint)
+
+
+def _entries(change: Change) -> dict[str, Body | None]:
+    entries: dict[str, Body | None] = {
+        codec.admission_key(one.sandbox): codec.encode_admission(one) for one in change.put
+    }
+    return entries | dict.fromkeys(map(codec.admission_key, change.drop))

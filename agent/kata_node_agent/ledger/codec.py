@@ -1,0 +1,98 @@
+"""How the account's parts are written in the store, and read back. What does not make sense is no entry."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from kata_node_agent.capacity.free import Backing
+from kata_node_agent.ledger.book import Admission, Device, Origin
+from kata_node_agent.ledger.decide import MAX_BYTES
+from kata_node_agent.ledger.gate import Decision
+
+if TYPE_CHECKING:
+    from kata_node_agent.ledger.change import Note
+    from kata_node_agent.ledger.recover import Body
+
+ADMISSION = "admission/"
+DEVICE = "device/"
+SETTING = "setting/"
+
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(Admission)
+    if field.default is not dataclasses.MISSING
+}
+
+
+def admission_key(sandbox: str) -> str:
+    """Where an admission is kept."""
+    return ADMISSION + sandbox
+
+
+def device_key(index: int) -> str:
+    """Where a device is kept."""
+    return f"{DEVICE}{index}"
+
+
+def encode_admission(admission: Admission) -> Body:
+    """All of its fields that say something."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(Admission)
+        if (value := getattr(admission, field.name)) != _DEFAULTS.get(field.name, dataclasses.MISSING)
+    }
+
+
+def decode_admission(key: str, body: Body) -> Admission | None:
+    """The admission; ``None`` for what is none."""
+    values = _DEFAULTS | body
+    try:
+        values["origin"] = Origin(values["origin"])
+        values["backing"] = Backing(values["backing"])
+        admission = Admission(**values)
+    except (KeyError, TypeError, ValueError):
+        return None
+    amounts = (
+        admission.vm_bytes,
+        admission.overhead_bytes,
+        admission.pod_fixed_bytes or 0,
+        admission.limits_bytes or 0,
+    )
+    good = (
+        key == admission_key(admission.sandbox)
+        and all(type(amount) is int and 0 <= amount <= MAX_BYTES for amount in amounts)
+        and _is_time(admission.since)
+        and (admission.released is None or _is_time(admission.released))
+        and all(type(text) is str for text in (admission.pod_uid, admission.pod, admission.handler))
+        and all(type(flag) is bool for flag in (admission.confirmed, admission.seen, admission.lapsed))
+    )
+    return admission if good else None
+
+
+def encode_device(device: Device) -> Body:
+    """A device."""
+    return {"since": device.since, "pod": device.pod}
+
+
+def decode_device(key: str, body: Body) -> Device | None:
+    """The device; ``None`` for what is none."""
+    number, since, pod = key.removeprefix(DEVICE), body.get("since"), body.get("pod")
+    if not (number.isascii() and number.isdigit() and len(number) < 10 and _is_time(since)):
+        return None
+    return Device(int(number), float(since or 0), pod) if type(pod) is str else None
+
+
+def encode_note(note: Note, unix_seconds: float) -> Body:
+    """A line of the history."""
+    return {
+        "unix_seconds": round(unix_seconds, 3),
+        "what": note.what,
+        "sandbox": note.sandbox,
+        "pod": note.pod,
+        **{field.name: getattr(note.decision, field.name) for field in dataclasses.fields(Decision)},
+    }
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in {int, float} and 0 <= value < 1e12

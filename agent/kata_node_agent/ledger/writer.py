@@ -1,0 +1,116 @@
+"""Writes to the store, and keeps what could not be written until it can."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kata_node_agent.errors import LedgerError
+from kata_node_agent.ledger.codec import encode_note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from kata_node_agent.ledger.change import Note
+    from kata_node_agent.ledger.recover import Body
+    from kata_node_agent.ledger.store import Store
+
+log = logging.getLogger(__name__)
+
+# Lines of the history that could not be written are worth less than memory.
+_MAX_NOTES = 100
+
+
+class Writer:
+    """The store, with what waits for it.
+
+    Attributes:
+        problem: why nothing can be written; ``None`` while it can.
+        set_aside: why an older file was set aside when it was opened; empty where none was.
+    """
+
+    def __init__(self, store: Store, wall: Callable[[], float]) -> None:
+        self.problem: LedgerError | None = None
+        self.set_aside = ""
+        self._store = store
+        self._wall = wall
+        self._entries: dict[str, Body | None] = {}
+        self._notes: list[Body] = []
+
+    def open(self) -> Mapping[str, Body]:
+        """Opens the store; returns what it holds.
+
+        Raises:
+            LedgerError: it cannot be had.
+        """
+        try:
+            opened = self._store.open()
+        except LedgerError as error:
+            self._failed(error)
+            raise
+        self.problem, self.set_aside = None, opened.set_aside
+        if opened.set_aside:
+            log.warning("set the ledger aside, what runs is looked for anew", extra={"why": opened.set_aside})
+        return opened.entries
+
+    def close(self) -> None:
+        """Gives it back."""
+        self._store.close()
+
+    def waits(self, key: str) -> bool:
+        """Whether something newer than what the store holds is to be written."""
+        return key in self._entries
+
+    def write(self, entries: Mapping[str, Body | None], notes: Iterable[Note] = ()) -> None:
+        """Writes these, and before them what waits.
+
+        Raises:
+            LedgerError: nothing of these was written, and they are not kept.
+        """
+        bodies = [encode_note(note, self._wall()) for note in notes]
+        try:
+            self._store.write({**self._entries, **entries}, [*self._notes, *bodies])
+        except LedgerError as error:
+            self._failed(error)
+            raise
+        if self.problem is not None:
+            log.info("the ledger can be written again")
+        self.problem = None
+        self._entries, self._notes = {}, []
+
+    def keep(self, entries: Mapping[str, Body | None], notes: Iterable[Note] = ()) -> None:
+        """For the next time."""
+        self._entries |= entries
+        bodies = [encode_note(note, self._wall()) for note in notes]
+        self._notes = [*self._notes, *bodies][-_MAX_NOTES:]
+
+    def take(self, entries: Mapping[str, Body | None], notes: Iterable[Note] = ()) -> None:
+        """Writes these, now or the next time."""
+        notes = tuple(notes)
+        try:
+            self.write(entries, notes)
+        except LedgerError:
+            self.keep(entries, notes)
+
+    def flush(self) -> None:
+        """Writes what waits; `problem` says whether that worked."""
+        if self._entries or self._notes or self.problem is not None:
+            self.take({})
+
+    def notes(self, limit: int) -> list[Body]:
+        """The history, newest last.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
+        return self._store.notes(limit)
+
+    def verify(self) -> list[str]:
+        """What is wrong with the store; empty when all is well."""
+        waiting = [f"{len(self._entries)} changes are not written yet"] if self._entries else []
+        return [*self._store.verify(), *waiting]
+
+    def _failed(self, error: LedgerError) -> None:
+        if self.problem is None:
+            log.error("the ledger cannot be written", extra={"why": error.message, "remedy": error.hint})
+        self.problem = error
