@@ -81,27 +81,31 @@ def fill(cluster: Cluster, add: Callable[[str], None], resource: str) -> None:
     run(cluster, "waits")
 
 
-def test_health_reaches_the_scheduler_and_spares_what_runs(
+def test_slots_follow_health_and_the_agent_and_spare_what_runs(
     cluster: Cluster, member: RealNode, record_property: Callable[[str, object], None]
 ) -> None:
     # The first test: devices of pods that are gone count as used for a minute.
     cluster.add_pod("stays", limits=ONE)
     before = run(cluster, "stays")
     wait_until(lambda: member.status()["slots"]["in_use"] == 1, "the agent counts it")
-    down, up = [], []
+    seconds: dict[str, list[float]] = {}
+    changes: tuple[tuple[str, Callable[[], object], int], ...] = (
+        ("/dev/kvm gone", member.kvm.unlink, 1),
+        ("/dev/kvm back", lambda: member.kvm.symlink_to("/dev/kvm"), SLOTS),
+        ("agent stopped", member.stop_agent, 0),
+        ("agent started", member.start_agent, SLOTS),
+    )
     for _ in range(3):
-        began = time.monotonic()
-        member.kvm.unlink()
-        wait_until(lambda: cluster.allocatable(RESOURCE) == 1, "only the slot in use is left")
-        down.append(time.monotonic() - began)
-        expect_unhurt(cluster, before)
-        began = time.monotonic()
-        member.kvm.symlink_to("/dev/kvm")
-        wait_until(lambda: cluster.allocatable(RESOURCE) == SLOTS, "all slots are back")
-        up.append(time.monotonic() - began)
-    for what, seconds in (("gone", down), ("back", up)):
-        shown = ", ".join(f"{each:.1f}" for each in sorted(seconds))
-        record_property(f"/dev/kvm {what} → node allocatable at the API server, s", shown)
+        for what, change, slots in changes:
+            began = time.monotonic()
+            change()
+            wait_until(lambda there=slots: cluster.allocatable(RESOURCE) == there, what)  # type: ignore[misc]
+            seconds.setdefault(what, []).append(time.monotonic() - began)
+            expect_unhurt(cluster, before)
+    for what, each in seconds.items():
+        record_property(
+            f"{what} → node allocatable at the API server, s", ", ".join(f"{x:.1f}" for x in sorted(each))
+        )
 
 
 def test_a_container_that_asks_waits_until_a_slot_is_free(cluster: Cluster, member: RealNode) -> None:
