@@ -15,7 +15,7 @@ from tests.conformance.support import RESOURCE, RealNode, wait_until
 from tests.conformance.versions import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 if not os.environ.get("CONFORMANCE_BIN"):
     collect_ignore_glob = ["test_*.py"]
@@ -57,10 +57,21 @@ def _start(real: RealNode) -> Iterator[RealNode]:
     real.start_agent()
     try:
         wait_until(real.registered, "the agent is registered")
-        yield real
     except BaseException:
         print(real.log("kubelet"), real.log("agent"))
         raise
+    yield real
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the programs said."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for real in (item.funcargs.get("node"), item.funcargs.get("member")):
+            if isinstance(real, RealNode):
+                report.sections += [(f"end of {name}.log", real.log(name)) for name in ("kubelet", "agent")]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -139,7 +139,7 @@ class RealNode:
         ):
             (folder / name).mkdir(parents=True)
         # The agent sees the host through links, so that a test can take a device from it, and give it back.
-        for link in ("etc", "proc", "run", "sys", "usr", "var", "dev/kvm", "dev/shm"):
+        for link in {"etc", "proc", "run", "sys", "usr", "var", "dev/kvm", "dev/shm", folder.parts[1]}:
             (folder / "host" / link).symlink_to(f"/{link}")
 
     # containerd
@@ -307,7 +307,7 @@ class RealNode:
 
     def log(self, name: str) -> str:
         """The end of a program's log."""
-        return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-8000:]
 
     def __exit__(self, *_: object) -> None:
         for child in (*self._agents, self._kubelet, self._containerd):
