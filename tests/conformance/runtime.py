@@ -19,7 +19,7 @@ from tests.conformance.images import BUSYBOX, PAUSE, write_images
 from tests.conformance.support import OwnCgroup, end_child, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 MIB = 1 << 20
 _RUNTIME = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{}]\n  runtime_type = "io.containerd.runc.v2"\n'
@@ -73,6 +73,7 @@ class RealRuntime:
             + '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
             f'[plugins."io.containerd.nri.v1.nri"]\n  socket_path = "{self.nri}"\n'
             f'  plugin_path = "{self.folder}/none"\n  plugin_config_path = "{self.folder}/none"\n'
+            '  [plugins."io.containerd.nri.v1.nri".default_validator]\n    enable = true\n'
         )
         self._socket.unlink(missing_ok=True)
         self.spawn("containerd", ["unshare", "-m", self._bin / "containerd", "-c", config], in_cgroup=True)
@@ -128,7 +129,9 @@ class RealRuntime:
         assert code == 0, text
         return text.splitlines()[-1] if text else ""
 
-    def pod_file(self, *, limit_bytes: int = 0, overhead_bytes: int = 0) -> Path:
+    def pod_file(
+        self, *, limit_bytes: int = 0, overhead_bytes: int = 0, annotations: Mapping[str, str] | None = None
+    ) -> Path:
         """A new pod's configuration, as kubelet would give it."""
         self._pods += 1
         name = f"pod{self._pods}"
@@ -142,7 +145,9 @@ class RealRuntime:
             linux["overhead"] = {"memory_limit_in_bytes": overhead_bytes}
         path = self.folder / f"{name}.json"
         metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "attempt": 0}
-        path.write_text(json.dumps({"metadata": metadata, "linux": linux}))
+        path.write_text(
+            json.dumps({"metadata": metadata, "linux": linux, "annotations": dict(annotations or {})})
+        )
         return path
 
     def run(self, pod: Path, handler: str = "kata") -> tuple[int, str]:

@@ -214,6 +214,21 @@ def test_a_plugin_that_does_not_answer_is_passed_by_and_that_is_counted(runtime:
         runtime.remove(sandbox)
 
 
+def test_a_pod_can_require_us_and_then_has_no_container_without_us(runtime: RealRuntime) -> None:
+    with plugin_on(runtime, 4 * VM, asked_always=False) as plugin:
+        needs = runtime.pod_file(annotations={"required-plugins.noderesource.dev": "[kata-node-agent]"})
+        other = runtime.pod_file()
+        (_, sandbox), (_, free) = runtime.run(needs), runtime.run(other, "runc")
+        plugin.end()
+        # A runtime notices by the next question that a plugin has gone, and that question passes.
+        assert runtime.create(free, other)[0] == 0
+        code, output = runtime.create(sandbox, needs)
+        assert code == 1
+        assert 'required plugin "kata-node-agent" not present' in output
+        plugin.start()
+        assert runtime.create(sandbox, needs)[0] == 0
+
+
 class Load:
     """Pods that come and go on some threads while it is entered."""
 
