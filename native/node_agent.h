@@ -1,9 +1,9 @@
 /*
  * The face of the native layer: what Python may call, and nothing else.
  *
- * Every function returns 0 or an errno. None of them exits, prints, keeps state, installs a signal handler or leaves
- * a descriptor (but the one it was asked for), a mapping, a timer, a signal mask or a CPU affinity behind, whatever
- * fails. All may run on any thread, several at a time.
+ * Every function that returns a number returns 0 or an errno. None of them exits, prints, keeps state, installs a signal
+ * handler or leaves a descriptor (but the one it was asked for), a mapping, a timer, a signal mask or a CPU affinity
+ * behind, whatever fails. All may run on any thread, several at a time.
  *
  * What stands between the two "cffi" lines is also read by build.py: plain declarations, enum constants and
  * fixed-width types only.
@@ -84,6 +84,58 @@ int kna_kvm_probe(const char *path, int guest, int64_t budget_nanoseconds, struc
  * instances are used up.
  */
 int kna_watch_folder(const char *path, int *descriptor);
+
+/* ---- process_files.c ---- */
+
+/* What stat says of one process. */
+struct kna_process {
+    int32_t pid, parent;
+    int32_t error;           /* an errno; ESRCH or ENOENT: it is gone. Then the rest is 0 */
+    int32_t threads;
+    uint64_t started;        /* clock ticks since boot */
+    uint64_t image;          /* where its stack begins: another one after exec. 0 where that is not told */
+    uint64_t faults;         /* minor and major page faults of all its threads */
+    uint64_t virtual_bytes;  /* 0: a thread of the kernel, or a process that has ended */
+    uint64_t resident_bytes;
+    char name[16];           /* not closed with a NUL when it has 16 bytes */
+};
+
+/* A mapping that may be read and written. */
+struct kna_mapping {
+    uint64_t start, end, inode;
+    uint64_t device;         /* major number << 32 | minor number */
+    uint64_t resident_bytes, pss_bytes, swap_bytes, huge_bytes, page_bytes; /* 0 where only maps was read */
+    char permissions[8];
+    char path[168];          /* cut where it is longer */
+};
+
+/* Sums over all mappings of a process. huge_bytes (hugetlb) are not in resident_bytes, nor in pss_bytes. */
+struct kna_memory {
+    uint64_t resident_bytes, pss_bytes, swap_bytes, huge_bytes;
+    int64_t page_table_bytes; /* -1: not told */
+    int32_t vcpus;           /* mappings of a vCPU of KVM */
+    int32_t mappings;        /* how many were large enough; more than `capacity`: those beyond are missing */
+};
+
+enum kna_source { KNA_MAPS, KNA_SMAPS, KNA_SMAPS_ROLLUP };
+
+/* `proc` is a descriptor of /proc, or of a folder of the same shape, in each of these. */
+
+/* All numbers there. `count` may be more than `capacity`: then those beyond are missing. */
+int kna_list_processes(int proc, int32_t pids[], int capacity, int *count);
+
+/* Fills in what belongs to each `pid`. */
+void kna_read_processes(int proc, struct kna_process processes[], int count);
+
+/* Virtual and resident size in bytes of each, from statm: half the price of stat. 0 and 0 for one that is gone. */
+void kna_read_sizes(int proc, const int32_t pids[], int count, uint64_t sizes[]);
+
+/*
+ * Sums, and the mappings of at least `min_bytes` that may be read and written. ESRCH: the process has ended.
+ * EFBIG: larger than the file of any process should be.
+ */
+int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, struct kna_memory *memory,
+                    struct kna_mapping mappings[], int capacity);
 
 /* ---- kvm_names.c: never NULL; "" for a number without a name ---- */
 

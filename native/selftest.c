@@ -10,13 +10,16 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MILLISECOND 1000000ll
 #define SECOND (1000 * MILLISECOND)
@@ -181,6 +184,80 @@ static void test_kvm(long probes) {
     printf("%ld probes: %d descriptors before and after\n", probes, descriptors);
 }
 
+static int put(const char *folder, const char *name, const char *text) {
+    char path[200];
+    FILE *file;
+    int failed;
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    file = fopen(path, "w");
+    if (!file)
+        return 0;
+    failed = fputs(text, file) < 0;
+    return !fclose(file) && !failed;
+}
+
+/* A folder in the shape of /proc with one process, whole and then cut at each byte. */
+static void test_process_files(void) {
+    static const char stat[] = "41 (a) b) S 7 1 1 0 -1 0 100 0 20 0 5 5 0 0 20 0 3 0 12345 1048576 2 0 1 1 140000 1\n";
+    static const char smaps[] = "7f0000000000-7f0001000000 rw-s 00000000 00:1b 17     /dev/shm/x (deleted)\n"
+                                "Rss:    8 kB\nPss:    4 kB\nPrivate_Hugetlb:   4 kB\nVmFlags: rd\n"
+                                "7f0001000000-7f0001001000 rw-s 00000000 00:10 3     anon_inode:kvm-vcpu:0\nRss:   4 kB\n";
+    char folder[] = "/tmp/selftest-XXXXXX", path[100], cut[sizeof smaps];
+    struct kna_process process = {.pid = 41};
+    struct kna_mapping mappings[2];
+    struct kna_memory memory;
+    uint64_t sizes[2];
+    int32_t pids[4];
+    int proc, count;
+
+    CHECK(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/41", folder);
+    CHECK(!mkdir(path, 0700));
+    CHECK(put(path, "stat", stat) && put(path, "smaps", smaps) && put(path, "statm", "256 2 0\n"));
+    CHECK(put(path, "status", "Name:\ta\nVmPTE:\t 8 kB\nx\n"));
+    proc = open(folder, O_RDONLY | O_DIRECTORY);
+    CHECK(proc >= 0);
+
+    CHECK(!kna_list_processes(proc, pids, 4, &count) && count == 1 && pids[0] == 41);
+    CHECK(!kna_list_processes(proc, pids, 0, &count) && count == 1);
+    kna_read_processes(proc, &process, 1);
+    CHECK(!process.error && process.parent == 7 && process.started == 12345 && process.faults == 120);
+    CHECK(process.image == 140000 && !strncmp(process.name, "a) b", sizeof process.name));
+    kna_read_sizes(proc, pids, 1, sizes);
+    CHECK(sizes[0] == 128 * sizes[1]);
+    CHECK(!kna_read_memory(proc, 41, KNA_SMAPS, 1 << 20, &memory, mappings, 2));
+    CHECK(memory.resident_bytes == 12288 && memory.pss_bytes == 4096 && memory.huge_bytes == 4096);
+    CHECK(memory.page_table_bytes == 8192 && memory.vcpus == 1 && memory.mappings == 1);
+    CHECK(mappings[0].inode == 17 && mappings[0].device == 0x1b && mappings[0].resident_bytes == 8192);
+    CHECK(kna_read_memory(proc, 42, KNA_SMAPS, 0, &memory, mappings, 2) == ENOENT);
+    CHECK(kna_read_memory(proc, 41, 7, 0, &memory, mappings, 2) == EINVAL);
+    for (size_t length = 0; length < sizeof smaps; length++) {
+        memcpy(cut, smaps, length);
+        cut[length] = '\0';
+        CHECK(put(path, "smaps", cut));
+        CHECK(kna_read_memory(proc, 41, KNA_SMAPS, 0, &memory, mappings, 1) == (length ? 0 : ESRCH));
+        CHECK(memory.mappings <= 2 && memory.resident_bytes <= 12288);
+        CHECK(put(path, "stat", cut));
+        process.pid = 41;
+        kna_read_processes(proc, &process, 1);
+        CHECK(process.error);
+    }
+    process.pid = 42;
+    kna_read_processes(proc, &process, 1);
+    CHECK(process.error == ENOENT);
+
+    for (int i = 0; i < 4; i++) {
+        static const char *const names[] = {"41/stat", "41/smaps", "41/statm", "41/status"};
+
+        CHECK(!unlinkat(proc, names[i], 0));
+    }
+    CHECK(!unlinkat(proc, "41", AT_REMOVEDIR));
+    close(proc);
+    CHECK(!rmdir(folder));
+    printf("process files: read whole, and cut at %zu places\n", sizeof smaps);
+}
+
 int main(int argc, char **argv) {
     long probes = 100;
     int with_kvm = 1;
@@ -196,6 +273,7 @@ int main(int argc, char **argv) {
     test_names();
     test_cpuid();
     test_what_is_no_kvm(with_kvm);
+    test_process_files();
     if (with_kvm)
         test_kvm(probes);
     printf(failures ? "FAILED: %d\n" : "all that can be tested here holds\n", failures);

@@ -29,7 +29,7 @@ REAL_MARKERS = frozenset({"host", "kvm", "vm", "kubelet", "containerd", "systemd
 IN_CI = os.environ.get("CI", "") not in {"", "0", "false"}
 
 _GUARDED = (
-    "/proc/",
+    "/proc",
     "/sys/",
     "/dev/",
     "/etc/",
@@ -86,10 +86,14 @@ sys.addaudithook(_guard.hook)
 
 
 class _NoNative:
-    """Stands where the native module stands, and fails whoever probes the machine; watching a folder is no probe."""
+    """Stands where the native module stands, and fails whoever probes the machine.
+
+    Watching a folder is no probe, nor is reading below one that was opened: of the real /proc that is seen above.
+    """
 
     def __init__(self, lib: Any) -> None:
-        self.kna_watch_folder = lib.kna_watch_folder
+        for name in ("watch_folder", "list_processes", "read_processes", "read_sizes", "read_memory"):
+            setattr(self, f"kna_{name}", getattr(lib, f"kna_{name}"))
 
     def __getattr__(self, name: str) -> Any:
         _guard.violations.append(f"native call {name}")
@@ -128,6 +132,10 @@ def _missing(marker: str) -> str:
             os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
             return f"/dev/kvm: {error.strerror}"
+    if marker == "vm":
+        from tests.sandboxes import vms
+
+        return vms.missing()
     return ""
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from kata_node_agent.cli.group import cli
 from kata_node_agent.errors import AgentError
+from tests.sandboxes.support import Tree
 
 
 @dataclass
@@ -53,10 +54,9 @@ class Node:
         return json.loads(self.label(*arguments, "--format", "json"))
 
     def run_sandboxes(self, number: int) -> None:
+        tree = Tree(self.root)
         for pid in range(1000, 1000 + number):
-            folder = self.root / "proc" / str(pid)
-            folder.mkdir(parents=True)
-            (folder / "cmdline").write_bytes(b"/usr/bin/containerd-shim-kata-v2\0-id\0%d\0" % pid)
+            tree.process(pid, ["/usr/bin/containerd-shim-kata-v2", "-id", str(pid)])
 
 
 @pytest.fixture
@@ -235,8 +235,8 @@ def test_every_command_in_the_documentation_works(node: Node) -> None:
     node.run_sandboxes(1)
     for command in commands:
         if command == "ceiling --remove":
-            for cmdline in node.root.glob("proc/[0-9]*/cmdline"):
-                cmdline.write_bytes(b"/usr/bin/kubelet\0")
+            Tree(node.root).process(1000, ["/usr/bin/kubelet"])
+            (node.root / "proc/1000/comm").write_text("kubelet\n")
         assert node.label(*command.split())
 
 

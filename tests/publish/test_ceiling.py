@@ -20,6 +20,7 @@ from kata_node_agent.publish.nfd.ceiling import (
 )
 from kata_node_agent.publish.nfd.in_use import count_sandboxes
 from tests.publish.nfd_model import read_file
+from tests.sandboxes.support import Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,31 +98,27 @@ def test_a_ceiling_is_never_lowered_below_what_runs(
         assert danger(present, wanted, in_use)
 
 
-def process(root: Path, pid: int, *words: str) -> None:
-    folder = root / "proc" / str(pid)
-    folder.mkdir(parents=True)
-    (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
-
-
-def test_sandboxes_are_counted_by_their_shims(tmp_path: Path) -> None:
-    process(tmp_path, 1, "/usr/lib/systemd/systemd")
-    process(tmp_path, 2)
-    process(tmp_path, 700, "/usr/bin/kubelet", "--config=/etc/kubernetes/kubelet.conf")
-    process(tmp_path, 800, "/usr/bin/containerd-shim-kata-v2", "-namespace", "k8s.io", "-id", "a")
-    process(tmp_path, 801, "/usr/bin/containerd-shim-kata-v2", "-id", "a", "start")
-    process(tmp_path, 802, "/opt/kata/bin/containerd-shim-kata-qemu-v2", "-id", "b")
-    process(tmp_path, 803, "/usr/bin/containerd-shim-kata-v2", "-id")
-    process(tmp_path, 804, "/usr/bin/containerd-shim-runc-v2", "-id", "c")
-    (tmp_path / "proc" / "meminfo").write_text("")
-    assert count_sandboxes(HostRoot(tmp_path)) == 3
+def test_sandboxes_are_counted_by_their_shims_and_their_vms(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.process(700, ["/usr/bin/kubelet", "--config=/etc/kubernetes/kubelet.conf"])
+    tree.process(800, ["/usr/bin/containerd-shim-kata-v2", "-namespace", "k8s.io", "-id", "a"])
+    tree.process(801, ["/usr/bin/containerd-shim-kata-v2", "-id", "a", "start"])
+    tree.process(802, ["/opt/kata/bin/containerd-shim-kata-qemu-v2", "-id", "b"])
+    tree.process(803, ["/usr/bin/qemu-system-x86_64", "-name", "sandbox-b"], parent=802)
+    tree.process(804, ["/usr/bin/containerd-shim-runc-v2", "-id", "c"])
+    tree.process(805, ["/usr/bin/containerd-shim-kata-v2", "-id", "d"], inside="7")
+    tree.process(806, ["/usr/bin/qemu-kvm", "-name", "sandbox-e"])
+    assert count_sandboxes(tree.root) == 3
 
 
 def test_a_node_with_kubelet_and_no_shim_runs_none(tmp_path: Path) -> None:
-    process(tmp_path, 700, "kubelet")
-    assert count_sandboxes(HostRoot(tmp_path)) == 0
+    tree = Tree(tmp_path)
+    tree.process(700, ["/usr/bin/kubelet"])
+    tree.write("proc/700/comm", "kubelet\n")
+    assert count_sandboxes(tree.root) == 0
 
 
 def test_in_a_container_that_sees_only_itself_the_number_is_not_known(tmp_path: Path) -> None:
-    process(tmp_path, 1, "kata-node-agent", "run")
+    Tree(tmp_path).process(1, ["kata-node-agent", "run"])
     assert count_sandboxes(HostRoot(tmp_path)) is None
     assert count_sandboxes(HostRoot(tmp_path / "nothing")) is None

@@ -1,4 +1,4 @@
-"""The typed face of the compiled module: CPUID and the proof that KVM runs a guest.
+"""The typed face of the compiled module: CPUID, the proof that KVM runs a guest, and files of many processes.
 
 The only room that knows ``_native``; no other touches ``ffi`` or ``lib``. Importing it calls nothing. Every
 function may be called on any thread, lets other threads run during native calls, and leaves nothing behind:
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno as errnos
 import os
+from array import array
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -62,6 +63,19 @@ class _Lib(Protocol):
     def kna_cpuid_read(self, cpu: int, leaves: object, count: object) -> int: ...
     def kna_kvm_probe(self, path: object, guest: int, budget_nanoseconds: int, probe: object) -> int: ...
     def kna_watch_folder(self, path: object, descriptor: object) -> int: ...
+    def kna_list_processes(self, proc: int, pids: object, capacity: int, count: object) -> int: ...
+    def kna_read_processes(self, proc: int, processes: object, count: int) -> None: ...
+    def kna_read_sizes(self, proc: int, pids: object, count: int, sizes: object) -> None: ...
+    def kna_read_memory(
+        self,
+        proc: int,
+        pid: int,
+        source: int,
+        min_bytes: int,
+        memory: object,
+        mappings: object,
+        capacity: int,
+    ) -> int: ...
     def kna_step_name(self, step: int) -> object: ...
     def kna_capability_name(self, index: int) -> object: ...
     def kna_exit_name(self, exit_reason: int) -> object: ...
@@ -70,6 +84,8 @@ class _Lib(Protocol):
 class _Ffi(Protocol):
     def new(self, declaration: str, init: object = ...) -> Any: ...
     def string(self, text: object) -> bytes: ...
+    def from_buffer(self, declaration: str, buffer: object) -> Any: ...
+    def buffer(self, data: object, size: int = ...) -> Any: ...
 
 
 # By name, as a compiled module says nothing of its types.
@@ -210,6 +226,50 @@ def watch_folder(path: str) -> int:
     if error:
         raise OSError(error, os.strerror(error), path)
     return cast("int", descriptor[0])
+
+
+def list_processes(proc: int) -> array[int]:
+    """The numbers of all processes below an open /proc, in no order.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    capacity = 4096
+    while True:
+        pids = array("i", bytes(4 * capacity))
+        count = _ffi.new("int *")
+        if error := _lib.kna_list_processes(proc, _ffi.from_buffer("int32_t[]", pids), capacity, count):
+            raise OSError(error, os.strerror(error), "/proc")
+        if count[0] <= capacity:
+            return pids[: count[0]]
+        capacity = 2 * count[0]
+
+
+def read_processes(proc: int, records: bytearray, count: int) -> None:
+    """Fills in the ``struct kna_process`` of each of the processes that the records name."""
+    _lib.kna_read_processes(proc, _ffi.from_buffer("struct kna_process[]", records), count)
+
+
+def read_sizes(proc: int, pids: array[int]) -> array[int]:
+    """Virtual and resident size in bytes of each process, one after the other; 0 and 0 for one that is gone."""
+    sizes = array("Q", bytes(16 * len(pids)))
+    if pids:
+        given, wanted = _ffi.from_buffer("int32_t[]", pids), _ffi.from_buffer("uint64_t[]", sizes)
+        _lib.kna_read_sizes(proc, given, len(pids), wanted)
+    return sizes
+
+
+def read_memory(proc: int, pid: int, source: int, min_bytes: int, capacity: int) -> tuple[bytes, bytes]:
+    """One ``struct kna_memory``, and up to `capacity` of ``struct kna_mapping``.
+
+    Raises:
+        OSError: the process has ended, or may not be read.
+    """
+    memory = _ffi.new("struct kna_memory *")
+    mappings = _ffi.new("struct kna_mapping[]", capacity)
+    if error := _lib.kna_read_memory(proc, pid, source, min_bytes, memory, mappings, capacity):
+        raise OSError(error, os.strerror(error), f"/proc/{pid}")
+    return bytes(_ffi.buffer(memory)), bytes(_ffi.buffer(mappings))
 
 
 def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:

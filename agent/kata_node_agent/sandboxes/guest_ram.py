@@ -1,0 +1,133 @@
+"""Guest RAM among a VMM's mappings: how much of it there is, and where it lives. Pure.
+
+The sum of these mappings is the VM's size now, seen without asking the VM: memory that is hotplugged is mapped first.
+
+Sources: QEMU's softmmu/physmem.c (file_ram_open: ``qemu_back_mem.ID.XXXXXX``), backends/hostmem-memfd.c, util/mmap-alloc.c;
+the names of other VMMs' memory: cloud-hypervisor's vmm/src/memory_manager.rs, Dragonball's dbs_address_space.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kata_node_agent.host.process_files import Mapping
+    from kata_node_agent.sandboxes.model import MemoryLocation, Vmm
+    from kata_node_agent.sandboxes.qemu_line import QemuMemory
+
+MIB = 1 << 20
+# Smaller mappings are no RAM of a guest: Kata's smallest VM has 32 MiB.
+MIN_BYTES = 16 * MIB
+# Anonymous memory has no name. Kata's least step is a block of 128 MiB, and what else a VMM maps at once is smaller: the C
+# library's heaps have 64 MiB, threads' stacks 8.
+_MIN_ANONYMOUS_BYTES = 128 * MIB
+_BACKING_FILE = re.compile(r".*/qemu_back_mem\.(?P<id>.*)\.[0-9A-Za-z]{6}", re.DOTALL)
+_DELETED = " (deleted)"
+# Blocks of this size are what a virtio-mem device plugs and unplugs on x86: that of a huge page.
+_VIRTIO_MEM_BLOCK_BYTES = 2 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRam:
+    """The guest RAM that a VMM maps, in bytes.
+
+    Attributes:
+        total_bytes: all mappings but those of virtio-mem devices.
+        virtio_mem_bytes: mappings of virtio-mem devices, which are as large as the device may become.
+        virtio_mem_touched_bytes: how much of these is resident, in whole blocks: the least that is plugged. 0 where
+            only maps was read.
+        location: where most of it lives.
+        files: device and inode of each mapping that has a file: who else maps it shares the guest's memory.
+        resident_bytes, pss_bytes, huge_bytes, swap_bytes: of all these mappings.
+    """
+
+    total_bytes: int
+    virtio_mem_bytes: int
+    virtio_mem_touched_bytes: int
+    location: MemoryLocation
+    files: frozenset[tuple[int, int]]
+    resident_bytes: int
+    pss_bytes: int
+    huge_bytes: int
+    swap_bytes: int
+
+
+def find_guest_ram(mappings: Sequence[Mapping], vmm: Vmm, line: QemuMemory) -> GuestRam | None:
+    """The guest RAM among the writable mappings of a VMM; ``None`` where there is none (yet).
+
+    Args:
+        mappings: of at least `MIN_BYTES`, from maps or smaps.
+        vmm: whose they are.
+        line: what a QEMU's command line says; empty for others.
+    """
+    sizes = {backend.size_bytes for backend in line.backends if backend.kind == "ram"}
+    if not line.backends:
+        sizes.add(line.base_bytes)
+    found: list[tuple[Mapping, MemoryLocation]] = []
+    for mapping in mappings:
+        location = _location(mapping, sizes)
+        if location is not None:
+            found.append((mapping, location))
+    if not found:
+        return None
+    plugged = [mapping for mapping, _ in found if not _is_virtio_mem(mapping, line)]
+    resizable = [mapping for mapping, _ in found if _is_virtio_mem(mapping, line)]
+    touched = sum(_in_blocks(mapping.resident_bytes + mapping.huge_bytes) for mapping in resizable)
+    places: dict[MemoryLocation, int] = {}
+    for mapping, location in found:
+        places[location] = places.get(location, 0) + mapping.size_bytes
+    main = max(places, key=lambda place: places[place])
+    if main != "hugepages" and vmm == "qemu" and any(backend.huge for backend in line.backends):
+        # A memfd of huge pages has the name of any other; maps does not tell.
+        main = "hugepages"
+    return GuestRam(
+        total_bytes=sum(mapping.size_bytes for mapping in plugged),
+        virtio_mem_bytes=sum(mapping.size_bytes for mapping in resizable),
+        virtio_mem_touched_bytes=touched,
+        location=main,
+        files=frozenset((mapping.device, mapping.inode) for mapping, _ in found if mapping.inode),
+        resident_bytes=sum(mapping.resident_bytes for mapping, _ in found),
+        pss_bytes=sum(mapping.pss_bytes for mapping, _ in found),
+        huge_bytes=sum(mapping.huge_bytes for mapping, _ in found),
+        swap_bytes=sum(mapping.swap_bytes for mapping, _ in found),
+    )
+
+
+def shared_with(mappings: Iterable[Mapping], files: frozenset[tuple[int, int]]) -> list[Mapping]:
+    """Those of another process' mappings that are the guest's memory."""
+    return [mapping for mapping in mappings if mapping.inode and (mapping.device, mapping.inode) in files]
+
+
+def _location(mapping: Mapping, sizes: set[int | None]) -> MemoryLocation | None:
+    """Where a mapping of guest RAM lives; ``None`` for one that is something else."""
+    path = mapping.path
+    if not mapping.permissions.startswith("rw-"):
+        # Executable: code that QEMU's translator made.
+        return None
+    if path.startswith(("/dev/hugepages", "/anon_hugepage")) or mapping.page_bytes >= 2 * MIB:
+        return "hugepages"
+    if path.startswith("/memfd:"):
+        return "memfd"
+    if path.startswith("/dev/shm/"):  # noqa: S108 - what the kernel says of another process
+        return "shm"
+    if _BACKING_FILE.fullmatch(path.removesuffix(_DELETED)):
+        # Another folder of tmpfs or of huge pages, by `mem-path`.
+        return "shm"
+    anonymous = (not path and not mapping.inode) or path.startswith("/dev/zero")
+    if anonymous and (mapping.size_bytes in sizes or mapping.size_bytes >= _MIN_ANONYMOUS_BYTES):
+        return "anonymous"
+    return None
+
+
+def _is_virtio_mem(mapping: Mapping, line: QemuMemory) -> bool:
+    match = _BACKING_FILE.fullmatch(mapping.path.removesuffix(_DELETED))
+    # Kata names the backend of its one device so when it adds it to a running VM.
+    return match is not None and (match["id"] in line.virtio_mem or match["id"].startswith("virtiomem"))
+
+
+def _in_blocks(bytes_: int) -> int:
+    return -(-bytes_ // _VIRTIO_MEM_BLOCK_BYTES) * _VIRTIO_MEM_BLOCK_BYTES

@@ -1,0 +1,179 @@
+"""Follows the sandboxes of a node: `sweep` is the truth, `glance` says cheaply whether it is time for one. Blocking."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from typing import TYPE_CHECKING
+
+from kata_node_agent.errors import HostError, describe_os_error
+from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
+from kata_node_agent.host.cgroup_reader import GroupReader
+from kata_node_agent.host.process_files import ProcessFiles, Source
+from kata_node_agent.sandboxes.census import Census, Household, Member
+from kata_node_agent.sandboxes.guest_ram import MIN_BYTES
+from kata_node_agent.sandboxes.identity import read_pod_names
+from kata_node_agent.sandboxes.vm import Places, Vm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.sandboxes.model import Sandbox, Unbelieved
+
+# A process that a glance finds new may still be its parent's image: it is looked at in the next ones, too.
+_YOUNG_SECONDS = 2.0
+
+
+class Watcher:
+    """The sandboxes below one root. Not for several threads at once.
+
+    Attributes:
+        sandboxes: what the last sweep found.
+    """
+
+    def __init__(
+        self, root: HostRoot, refresh_seconds: float = 300, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            root: of the host.
+            refresh_seconds: after so long a sandbox's cost is read again, even if nothing seems to have changed.
+            clock: monotonic seconds.
+        """
+        self._root = root
+        self._refresh_seconds = refresh_seconds
+        self._clock = clock
+        self._census = Census(root)
+        self._vms: dict[str, Vm] = {}
+        # Shims without a VMM, and how large they were when they were found to run no guest themselves.
+        self._empty_shims: dict[int, int] = {}
+        self._young: dict[int, float] = {}
+        self._seen: set[int] = set()
+        self._places: Places | None = None
+        self._places_at = float("-inf")
+        self.sandboxes: tuple[Sandbox, ...] = ()
+
+    @property
+    def unbelieved(self) -> tuple[Unbelieved, ...]:
+        """Claims without evidence, as the last sweep found them; a hundred at most."""
+        return self._census.unbelieved
+
+    def sweep(self) -> tuple[Sandbox, ...]:
+        """Looks at every process, and at what has changed of every sandbox.
+
+        Returns:
+            The sandboxes, by id. One that has not changed is the same object as before.
+
+        Raises:
+            HostError: /proc cannot be read.
+        """
+        now = self._clock()
+        try:
+            with ProcessFiles(self._root) as files:
+                households = self._census.look(files)
+                places = self._find_places(now)
+                found: list[Sandbox] = []
+                vms: dict[str, Vm] = {}
+                for sandbox_id in sorted(households):
+                    household = households[sandbox_id]
+                    vm = self._vm_of(files, household, now)
+                    if vm is None:
+                        continue
+                    sandbox = vm.look(files, household, places, now, self._refresh_seconds)
+                    # One without guest RAM yet is followed, so that a glance sees it come.
+                    vms[sandbox_id] = vm
+                    if sandbox is not None:
+                        found.append(sandbox)
+                present = set(files.pids())
+                # At the first sweep all are new; those that may be before their exec are children of shims.
+                new = present - self._seen if self._seen else self._census.members & present
+                self._young = dict.fromkeys(new, now)
+                self._seen = present
+                self._empty_shims = {pid: size for pid, size in self._empty_shims.items() if pid in present}
+        except OSError as error:
+            raise HostError(
+                f"{self._root.resolve('/proc')}: {describe_os_error(error)}",
+                hint="sandboxes are seen in /proc of the host: see whether host_root is right",
+            ) from error
+        self._vms = vms
+        self.sandboxes = tuple(found)
+        return self.sandboxes
+
+    def glance(self) -> bool:
+        """Whether a sandbox has appeared or vanished, or a VM has another size, since the last sweep.
+
+        Costs one listing of /proc and one small file of each VMM. What it misses (a process of a new sandbox under a reused
+        number, say) the next sweep finds.
+        """
+        try:
+            with ProcessFiles(self._root) as files:
+                present = set(files.pids())
+                return self._is_gone(present) or self._is_new(files, present) or self._has_grown(files)
+        except OSError:
+            return True
+
+    def _is_gone(self, present: set[int]) -> bool:
+        return any(
+            process.pid not in present for sandbox in self.sandboxes for process in sandbox.processes
+        ) or any(vm.vmm.pid not in present for vm in self._vms.values())
+
+    def _is_new(self, files: ProcessFiles, present: set[int]) -> bool:
+        now = self._clock()
+        for pid in present - self._seen:
+            self._young.setdefault(pid, now)
+        self._seen = present
+        for pid in [
+            pid for pid, since in self._young.items() if pid not in present or now - since > _YOUNG_SECONDS
+        ]:
+            del self._young[pid]
+        claims = self._census.claims(files, self._young) if self._young else {}
+        # A claim that is known and not believed is no news.
+        return any(not self._census.is_member(pid, who) for pid, who in claims.items())
+
+    def _has_grown(self, files: ProcessFiles) -> bool:
+        vms = list(self._vms.values())
+        sizes = files.sizes(array("i", [vm.vmm.pid for vm in vms]))
+        changed = False
+        for place, vm in enumerate(vms):
+            virtual_bytes, resident_bytes = sizes[2 * place], sizes[2 * place + 1]
+            if vm.size_differs(files, virtual_bytes) or (
+                vm.resizable and vm.resident_differs(resident_bytes)
+            ):
+                changed = True
+        return changed
+
+    def _vm_of(self, files: ProcessFiles, household: Household, now: float) -> Vm | None:
+        vmm = household.vmms[0] if household.vmms else self._dragonball(files, household)
+        if vmm is None:
+            return None
+        known = self._vms.get(household.id)
+        return known if known is not None and known.vmm is vmm else Vm(vmm, now)
+
+    def _dragonball(self, files: ProcessFiles, household: Household) -> Member | None:
+        """The shim that runs the guest itself: it maps vCPUs."""
+        known = self._vms.get(household.id)
+        for shim in household.shims:
+            if known is not None and known.vmm is shim:
+                return shim
+            if self._empty_shims.get(shim.pid) == shim.stat.virtual_bytes:
+                continue
+            memory = files.memory(shim.pid, Source.MAPS, MIN_BYTES)
+            if memory is not None and memory.vcpus:
+                self._empty_shims.pop(shim.pid, None)
+                return shim
+            self._empty_shims[shim.pid] = shim.stat.virtual_bytes
+        return None
+
+    def _find_places(self, now: float) -> Places:
+        """Where groups are mounted, found again at each refresh; the pods' names, read while one of them is not known."""
+        if self._places is None or now - self._places_at >= self._refresh_seconds:
+            mounts = find_cgroup_mounts(self._root)
+            self._places = Places(self._root, mounts, GroupReader(self._root, mounts), {})
+            self._places_at = now
+        nameless = any(sandbox.pod is None and sandbox.pod_uid for sandbox in self.sandboxes)
+        if nameless or not self._places.pod_names:
+            places = self._places
+            self._places = Places(places.root, places.mounts, places.groups, read_pod_names(self._root))
+        return self._places
