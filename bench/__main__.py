@@ -29,6 +29,7 @@ TOPICS = {
     "memory": "resident memory after 1,000 allocations",
     "idle": "CPU time when nothing happens",
     "check": "`check` as a process, beside virt-host-validate",
+    "kubelet": "the real kubelet: its socket → registered, start → allocatable, health; only with CONFORMANCE_BIN",
     "collection": "one collection of a node with 250 pods, beside psutil alone; scale and growth",
     "probes": "the probes in process, CPUID, growth",
 }

@@ -33,7 +33,7 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
     restarts = scale.count(200, 30)
     async with pair(folder) as plugins, plugins.running(_DEVICES, _POLL_SECONDS) as children:
         idle = _row("idle", restarts, await _restart(plugins.kubelets, children, restarts))
-        with _load([kubelet.directory for kubelet in plugins.kubelets], folder):
+        with load([kubelet.directory for kubelet in plugins.kubelets], folder):
             return [idle, _row("under load", restarts, await _restart(plugins.kubelets, children, restarts))]
 
 
@@ -55,7 +55,7 @@ async def _restart(
 
 
 @contextmanager
-def _load(folders: list[Path], logs: Path) -> Iterator[None]:
+def load(folders: list[Path], logs: Path) -> Iterator[None]:
     """A burner for each CPU, and a process that changes files where the plugins watch; no nicer than they are."""
     with ExitStack() as stack:
         for _ in range(os.cpu_count() or 1):
