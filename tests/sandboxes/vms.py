@@ -245,6 +245,10 @@ class Machine:
         child.kill()
         child.wait()
 
+    def wait(self, vm: RunningVm) -> int:
+        """How it ended, once it has."""
+        return next(child for child in self._children if child.pid == vm.pid).wait(20)
+
     def close(self) -> None:
         """Ends all that was started, and removes all that was made."""
         for vm in self._vms:

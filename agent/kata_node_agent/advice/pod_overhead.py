@@ -35,8 +35,8 @@ class HandlerUse:
         runs_here: whether its VMs are on this node; of kata-remote only the shim is.
         beyond_bytes: memory that a VM has by its settings beyond its containers' limits.
         beyond_setting: the setting that says so.
-        running: sandboxes of it now.
-        pod_fixed_bytes, pod_fixed_millicores: the podFixed of its pods; ``None`` where no pod shows it.
+        running: the podFixed of each of its sandboxes that shows it; a class that was changed leaves older pods as they are.
+        pod_fixed_bytes, pod_fixed_millicores: the podFixed of its newest pod; ``None`` where no pod shows it.
         host_overhead: history of what a sandbox costs beside its guest's memory, of the largest one each time.
         beyond: history of what VMs had beyond their limits, of the largest one each time.
         host_millicores: history of the CPU that its host processes used, vCPUs left out, of the busiest one each time.
@@ -48,7 +48,7 @@ class HandlerUse:
     runs_here: bool = True
     beyond_bytes: int = 0
     beyond_setting: str = "default_memory"
-    running: int = 0
+    running: tuple[int, ...] = ()
     pod_fixed_bytes: int | None = None
     pod_fixed_millicores: int | None = None
     host_overhead: Observed | None = None
@@ -100,8 +100,9 @@ def advise_overhead(use: HandlerUse) -> OverheadAdvice:
     if use.host_millicores is not None:
         millicores = _up(max(1, int(use.host_millicores.p99 * _HEADROOM)), _STEP_MILLICORES)
     current = use.pod_fixed_bytes
-    uncounted = max(0, covered - current) * use.running if current is not None else 0
-    wasted = max(0, current - need) * use.running if current is not None else 0
+    uncounted = sum(max(0, covered - each) for each in use.running)
+    wasted = sum(max(0, each - need) for each in use.running)
+    number = len(use.running)
     have = f"podFixed of handler {use.name}"
     why = [_seen(use, beyond, beside)]
     if current is None:
@@ -111,8 +112,8 @@ def advise_overhead(use: HandlerUse) -> OverheadAdvice:
         reason, message = "RaisePodFixed", f"raise {have} from {_mib(current)} to {_mib(need)}"
         why.append(
             f"of each pod the scheduler does not know of {format_bytes(covered - current)}"
-            + (f", of the {use.running} that run of {format_bytes(uncounted)}" if use.running else "")
-            + "; a pod whose containers all have limits is killed by so much before its VM is full"
+            + (f", of the {number} that run of {format_bytes(uncounted)}" if number else "")
+            + "; a pod whose containers all have limits is killed that much before its VM is full"
         )
         if use.beyond_setting == "default_memory" and use.runs_here:
             why.append("each MiB less of default_memory is one less to reserve")
@@ -120,7 +121,7 @@ def advise_overhead(use: HandlerUse) -> OverheadAdvice:
         reason, message = "LowerPodFixed", f"lower {have} from {_mib(current)} to {_mib(need)}"
         why.append(
             f"each pod reserves {format_bytes(current - need)} that it does not need"
-            + (f", the {use.running} that run {format_bytes(wasted)}" if use.running else "")
+            + (f", the {number} that run {format_bytes(wasted)}" if number else "")
         )
     else:
         reason, message = "PodFixedFits", f"keep {have} at {_mib(current)}"

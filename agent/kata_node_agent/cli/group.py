@@ -12,6 +12,9 @@ from kata_node_agent import __version__
 COMMANDS = {
     "check": ("check", "Prove whether this node can run Kata VMs, and say why."),
     "report": ("report", "Show what the node has, what is kept from pods, what is used."),
+    "sandboxes": ("sandboxes", "Show the Kata VMs that run here, what they cost, what threatens them."),
+    "top": ("top", "The Kata VMs, live and sorted."),
+    "advise": ("advise", "What to set, from what was observed: podFixed, systemReserved."),
     "snapshot": ("snapshot", "Record all facts of this node in one JSON file."),
     "run": ("run", "Run the agent in the foreground (this is what systemd starts)."),
     "status": ("status", "Ask the running agent what it advertises, and what limits it."),

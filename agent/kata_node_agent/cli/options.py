@@ -38,6 +38,12 @@ output_format = click.option(
 )
 
 
+def host_root_or(given: Path, configured: Path) -> Path:
+    """The root that was given to this command, by flag or environment; else the configuration's."""
+    source = click.get_current_context().get_parameter_source("host_root")
+    return configured if source is click.core.ParameterSource.DEFAULT else given
+
+
 def setting_flags(*names: str) -> Callable[[F], F]:
     """Flags that override settings; see `given_settings`."""
 

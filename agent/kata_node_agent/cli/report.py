@@ -70,8 +70,7 @@ def command(
     from kata_node_agent.config.load import load
 
     config = load(config_file, flags=options.given_settings(flags)).config
-    if click.get_current_context().get_parameter_source("host_root") is click.core.ParameterSource.DEFAULT:
-        host_root = config.host_root
+    host_root = options.host_root_or(host_root, config.host_root)
     if not watch:
         print_text(_one(host_root, config, output_format, settings))
         return

@@ -1,0 +1,135 @@
+"""`kata-node-agent top`: the Kata VMs, live and sorted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from kata_node_agent.cli import options
+from kata_node_agent.cli.output import print_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from kata_node_agent.report.sandboxes import SandboxObserver
+
+_SORTS = {"resident": "m", "vm": "v", "beside": "o", "risks": "r", "pod": "p"}
+_WIDTH, _HEIGHT = 80, 24
+# The other screen, without a cursor and without wrapping; and back.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+
+@click.command("top", short_help="The Kata VMs, live and sorted.")
+@options.config_file
+@options.host_root
+@click.option(
+    "--sort", type=click.Choice(list(_SORTS)), default="resident", show_default=True, help="By what."
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.2),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two looks.",
+)
+@click.option("--once", is_flag=True, help="One look, then end; so it is where the output is no terminal.")
+def command(config_file: Path | None, host_root: Path, sort: str, interval: float, once: bool) -> None:
+    """The Kata VMs of this node, live and sorted: size, what is resident, what runs beside them, risks.
+
+    Keys: m resident, v VM, o beside, r risks, p pod; q or Ctrl-C ends it. Reads the node itself.
+
+    \b
+    Examples:
+      kata-node-agent top
+      kata-node-agent top --sort risks
+      kata-node-agent top --once | head
+
+    \b
+    Exit codes: 0 ended; 2 the node cannot be read, or bad usage.
+    """
+    from kata_node_agent.config.load import load
+    from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.report.sandboxes import SandboxObserver
+
+    config = load(config_file).config
+    observer = SandboxObserver(HostRoot(options.host_root_or(host_root, config.host_root)), config)
+    if once or not sys.stdout.isatty():
+        print_text("\n".join(_lines(observer, _SORTS[sort], _WIDTH, None, live=False)))
+        return
+    # The first look before the screen is taken: an error is said where it can be read.
+    observer.look()
+    with contextlib.suppress(KeyboardInterrupt), _screen():
+        _show(observer, _SORTS[sort], interval)
+
+
+def _show(observer: SandboxObserver, order: str, interval: float) -> None:
+    from kata_node_agent.cli.top_text import ORDERS
+
+    while True:
+        # The output's own size: a pipe may feed the input.
+        columns, rows = shutil.get_terminal_size((_WIDTH, _HEIGHT))
+        lines = _lines(observer, order, columns, rows, live=sys.stdin.isatty())
+        # Drawn over the one before: cleared first, a screen that is filled anew flickers.
+        print_text("\x1b[H" + "\x1b[K\r\n".join(lines[:rows]) + "\x1b[J")
+        key = _key(interval)
+        if key in {"q", "Q", "\x03", "\x04"}:
+            return
+        order = key if key in ORDERS else order
+
+
+def _lines(observer: SandboxObserver, order: str, width: int, height: int | None, *, live: bool) -> list[str]:
+    from kata_node_agent.cli.top_text import picture
+
+    return picture(
+        observer.look(), order=order, width=width, height=height, clock=time.strftime("%H:%M:%S"), live=live
+    )
+
+
+def _key(seconds: float) -> str:
+    """The key that was pressed within so long; empty for none."""
+    if not sys.stdin.isatty():
+        time.sleep(seconds)
+        return ""
+    ready, _, _ = select.select([sys.stdin], [], [], seconds)
+    # Past what Python buffers, or a second key would lie there unseen by select. An end of the input is as q.
+    return os.read(sys.stdin.fileno(), 1).decode("ascii", errors="replace") or "q" if ready else ""
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[None]:
+    """The terminal as it is needed, and afterwards as it was, also when somebody ends us."""
+    import termios
+    import tty
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    descriptor = sys.stdin.fileno() if sys.stdin.isatty() else None
+    before = termios.tcgetattr(descriptor) if descriptor is not None else None
+    terminate = signal.signal(signal.SIGTERM, end)
+    try:
+        if descriptor is not None:
+            tty.setcbreak(descriptor)
+            mode = termios.tcgetattr(descriptor)
+            # Stopped by Ctrl-Z, the other screen would stay, without a cursor.
+            mode[6][termios.VSUSP] = b"\0"
+            termios.tcsetattr(descriptor, termios.TCSANOW, mode)
+        sys.stdout.write(_ENTER)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        sys.stdout.write(_LEAVE)
+        sys.stdout.flush()
+        if descriptor is not None and before is not None:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

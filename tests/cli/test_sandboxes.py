@@ -1,0 +1,110 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from kata_node_agent.cli.group import cli
+from tests.report.kata_node import GIB, KataNode
+from tests.sandboxes.support import MIB
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> KataNode:
+    made = KataNode(tmp_path)
+    made.sandbox(1)
+    made.sandbox(2, overhead_mib=2106)
+    return made
+
+
+def run(node: KataNode, *arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, ["sandboxes", "--host-root", str(node.folder), *arguments])
+    return done.exit_code, done.output
+
+
+def document(node: KataNode, *arguments: str) -> dict[str, Any]:
+    code, text = run(node, "--format", "json", *arguments)
+    assert code == 0
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_each_vm_is_a_line_of_80_columns_with_its_cost(node: KataNode) -> None:
+    code, text = run(node)
+    assert code == 0
+    assert re.search(r"^default/web-1 +kata +8Gi +6Gi +358Mi +58Mi +358Mi +2$", text, re.MULTILINE)
+    assert re.search(r"^default/web-2 .+ -$", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_risk_is_said_once_with_its_remedy(node: KataNode) -> None:
+    node.sandbox(3)
+    text = run(node)[1]
+    assert text.count("CgroupLimitBelowVm") == 1
+    assert "CgroupLimitBelowVm: default/web-1, and 1 more: the pod's cgroup may use" in text
+    assert "remedy: raise overhead.podFixed by 1756Mi" in text
+
+
+@pytest.mark.parametrize("name", ["default/web-1", "web-1", "0000000100000001"])
+def test_one_is_shown_in_detail_by_pod_or_id(node: KataNode, name: str) -> None:
+    code, text = run(node, name)
+    assert code == 0
+    assert "VM          8Gi: 2Gi at boot, 6Gi plugged, at most 32Gi; in shm" in text
+    assert "guest 300Mi, VMM 30Mi, virtiofsd 8Mi," in text
+    assert "web-2" not in text
+
+
+def test_a_name_that_is_none_is_an_error(node: KataNode) -> None:
+    done = CliRunner().invoke(cli, ["sandboxes", "--host-root", str(node.folder), "nothing"])
+    assert getattr(done.exception, "reason", "") == "NoSuchSandbox"
+
+
+def test_claims_without_evidence_are_shown(node: KataNode) -> None:
+    claim = ["/usr/bin/qemu-system-x86_64", "-name", f"sandbox-{'f' * 64}"]
+    node.process(77, claim, user=1000)
+    assert "not believed: pid 77 claims to be" in run(node)[1]
+
+
+def test_a_node_without_vms_says_so(tmp_path: Path) -> None:
+    assert run(KataNode(tmp_path)) == (0, "no Kata VM runs here\n")
+
+
+def test_json_is_the_documents_of_the_contract(node: KataNode) -> None:
+    found = document(node)
+    assert found["schema"] == "kata-node-agent/sandboxes/v1"
+    first = found["sandboxes"][0]
+    wanted = {
+        "pod": "default/web-1",
+        "handler": "kata",
+        "vmm": "qemu",
+        "pid": 1001,
+        "base_bytes": 2 * GIB,
+        "hotplugged_bytes": 6 * GIB,
+        "vm_memory_bytes": 8 * GIB,
+        "resident_bytes": 358 * MIB,
+        "host_overhead_bytes": 58 * MIB,
+        "commitment_bytes": 8 * GIB + 58 * MIB,
+    }
+    assert {key: first[key] for key in wanted} == wanted
+    assert [risk["reason"] for risk in first["risks"]] == ["CgroupLimitBelowVm", "OverheadUndercounted"]
+    assert all(set(risk) == {"reason", "message", "remedy"} for risk in first["risks"])
+    assert [each["pod"] for each in document(node, "web-2")["sandboxes"]] == ["default/web-2"]
+
+
+@pytest.mark.host
+def test_a_reader_that_goes_and_a_full_output_are_no_traceback(node: KataNode) -> None:
+    command = [sys.executable, "-m", "kata_node_agent", "sandboxes", "--host-root", str(node.folder)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert (done.returncode, "OutputUnwritable" in done.stderr) == (2, True)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    gone = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=30)
+    os.close(theirs)
+    assert "Traceback" not in gone.stderr
