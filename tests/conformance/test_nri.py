@@ -224,7 +224,7 @@ def test_a_pod_can_require_us_and_then_has_no_container_without_us(runtime: Real
         assert runtime.create(free, other)[0] == 0
         code, output = runtime.create(sandbox, needs)
         assert code == 1
-        assert 'required plugin "kata-node-agent" not present' in output
+        assert 'required plugin \\"kata-node-agent\\" not present' in output
         plugin.start()
         assert runtime.create(sandbox, needs)[0] == 0
 
