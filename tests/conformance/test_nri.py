@@ -54,7 +54,7 @@ def plugin_on(runtime: RealRuntime, budget_bytes: int, *, asked_always: bool = T
 
 
 def refused(output: str) -> bool:
-    return "kata-node-agent refuses pod default/pod" in output
+    return "kata-node-agent refuses: the VM of default/pod" in output
 
 
 def test_a_refused_sandbox_is_torn_down_and_crictl_says_why(runtime: RealRuntime) -> None:
@@ -66,8 +66,7 @@ def test_a_refused_sandbox_is_torn_down_and_crictl_says_why(runtime: RealRuntime
         assert before[0]["pod_fixed_bytes"] == 64 * MIB
         code, output = runtime.run(runtime.pod_file(limit_bytes=2 * VM))
         assert code == 1
-        assert f"its VM needs {3 * VM // MIB}Mi, {2 * VM // MIB}Mi are free" in output
-        assert "wait for other pods to end" in output
+        assert f"needs {3 * VM // MIB}Mi; {2 * VM // MIB}Mi free of the budget; end other pods" in output
         assert runtime.sandboxes() == [first]
         assert plugin.state()["claims"] == before
 

@@ -42,12 +42,12 @@ class Budget:
         needs = max(0, claim.vm_bytes - (before.vm_bytes if before else 0))
         free = self.budget_bytes - self.committed_bytes
         if needs > free:
-            text = f"its VM needs {needs // MIB}Mi, {free // MIB}Mi are free (limited by budget)"
+            text = f"the VM of {claim.pod} needs {needs // MIB}Mi; {max(0, free) // MIB}Mi free of the budget"
             return Decision(
                 False,
                 "NotEnoughMemory",
                 text,
-                "wait for other pods to end",
+                "end other pods",
                 needs_bytes=needs,
                 free_bytes=free,
                 limited_by="budget",

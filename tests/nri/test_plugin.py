@@ -110,8 +110,8 @@ def test_a_pod_that_fits_is_admitted_and_one_that_does_not_is_refused_with_the_r
             with pytest.raises(NriError) as refused:
                 await runtime.run(pod(2, 2 * GIB))
             assert str(refused.value) == (
-                "RunPodSandbox: kata-node-agent refuses pod default/pod2: its VM needs 3072Mi, 2048Mi are free "
-                "(limited by budget); wait for other pods to end (code 8)"
+                "RunPodSandbox: kata-node-agent refuses: the VM of default/pod2 needs 3072Mi; 2048Mi free of the budget; "
+                "end other pods (code 8)"
             )
             assert gate.committed_bytes == 3 * GIB
             await runtime.end(pod(2, 2 * GIB))
@@ -147,7 +147,7 @@ def test_a_container_that_was_not_forecast_is_decided_and_tried_again_later(shor
             await runtime.run(one)
             await runtime.run(two)
             await runtime.create(one, container(one, "main", 2 * GIB))
-            with pytest.raises(NriError, match="refuses pod default/pod2"):
+            with pytest.raises(NriError, match="refuses: the VM of default/pod2"):
                 await runtime.create(two, container(two, "main", GIB))
             # As containerd does after a refusal.
             message = nri_pb2.ContainerRequest(pod=two, container=container(two, "main", GIB))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from kata_node_agent.pb import nri_pb2
 
-# No machine has more; sums of it stay within the protocols' int64.
-_MAX_BYTES = 1 << 50
+# No machine has more; a VM with it is still within what the account takes.
+_MAX_BYTES = 1 << 47
 # What a runtime gives where there is no limit.
 _UNLIMITED = (0, -1)
 _STOPPED = 4

@@ -276,7 +276,7 @@ class Plugin:
                     "why": decision.message,
                 },
             )
-            raise StatusError(_RESOURCE_EXHAUSTED, _refusal(step, decision))
+            raise StatusError(_RESOURCE_EXHAUSTED, _refusal(decision))
         self._pods[key] = step.then
 
     def _undecided(self, step: Step) -> None:
@@ -289,7 +289,7 @@ class Plugin:
         if not allow:
             raise StatusError(
                 _RESOURCE_EXHAUSTED,
-                f"kata-node-agent: pod {step.claim.pod}: not decided in time whether its VM fits; it is tried again",
+                f"kata-node-agent refuses: whether the VM of {step.claim.pod} fits was not decided in time; try again",
             )
         # What was granted is not known: the next event asks again.
         before = self._pods.get(step.claim.sandbox)
@@ -324,7 +324,7 @@ def _has_container(event: Event) -> bool:
     return "CONTAINER" in event.name
 
 
-def _refusal(step: Step, decision: Decision) -> str:
+def _refusal(decision: Decision) -> str:
     """What the pod's owner reads in the pod's events."""
-    text = f"kata-node-agent refuses pod {step.claim.pod}: {decision.message}"
+    text = f"kata-node-agent refuses: {decision.message}"
     return printable(f"{text}; {decision.remedy}" if decision.remedy else text, 1000)
