@@ -31,6 +31,7 @@ TOPICS = {
     "check": "`check` as a process, beside virt-host-validate",
     "kubelet": "the real kubelet: its socket → registered, start → allocatable, health; only with CONFORMANCE_BIN",
     "collection": "one collection of a node with 250 pods, beside psutil alone; scale and growth",
+    "nri": "answers to the container runtime, its restart, and a budget that holds",
     "probes": "the probes in process, CPUID, growth",
 }
 
