@@ -95,6 +95,20 @@ def test_a_vm_larger_than_all_pods_may_have_is_said() -> None:
     assert reasons(CALM, replace(NODE, allocatable_bytes=8 * GIB)) == ["VmBeyondAllocatable"]
 
 
+def test_only_processes_in_the_pods_group_count_against_its_limit() -> None:
+    below = replace(CALM, cgroup_limit_bytes=8 * GIB + 30 * MIB)
+    assert reasons(below) == ["CgroupLimitBelowVm"]
+    assert reasons(replace(below, limited_overhead_bytes=30 * MIB)) == []
+
+
+def test_what_a_container_without_a_limit_requests_is_counted() -> None:
+    free = replace(CALM, vm_bytes=2 * GIB, limits_bytes=0, requests_bytes=GIB, cgroup_limit_bytes=None)
+    assert reasons(replace(free, overhead_bytes=GIB + 60 * MIB)) == ["EvictedFirst"]
+    found = find_risks(replace(free, overhead_bytes=350 * MIB, resident_bytes=0), NODE)
+    assert [risk.reason for risk in found] == ["OverheadUndercounted"]
+    assert "the VM has 1Gi beyond its containers' limits or requests" in found[0].message
+
+
 def test_huge_pages_are_not_in_the_memory_controller() -> None:
     assert "CgroupLimitBelowVm" not in reasons(replace(CALM, memory_in="hugepages", cgroup_limit_bytes=GIB))
 

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,25 @@ def test_json_is_the_documents_of_the_contract(node: KataNode) -> None:
     assert [risk["reason"] for risk in first["risks"]] == ["CgroupLimitBelowVm", "OverheadUndercounted"]
     assert all(set(risk) == {"reason", "message", "remedy"} for risk in first["risks"])
     assert [each["pod"] for each in document(node, "web-2")["sandboxes"]] == ["default/web-2"]
+
+
+@pytest.mark.host
+def test_watching_goes_on_until_it_is_interrupted(node: KataNode) -> None:
+    # Whoever runs the tests in the background may ignore the signal, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "kata_node_agent", "sandboxes", "--watch"]
+    command += ["--interval", "0.2", "--format", "json", "--host-root", str(node.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+        assert watch.stdout is not None
+        try:
+            assert len(json.loads(watch.stdout.readline())["sandboxes"]) == 2
+            node.sandbox(3)
+            while len(json.loads(watch.stdout.readline())["sandboxes"]) < 3:
+                pass
+            watch.send_signal(signal.SIGINT)
+            _, errors = watch.communicate(timeout=10)
+        finally:
+            watch.kill()
+        assert (watch.returncode, errors) == (0, b"")
 
 
 @pytest.mark.host

@@ -41,6 +41,8 @@ class SandboxFacts:
         final_bytes: what it becomes by its forecast; ``None`` without one.
         resident_bytes: what of the host's memory it uses, each page counted once, processes of the host included.
         host_overhead_bytes: of these, what is no guest memory.
+        limited_overhead_bytes: of the host overhead, what counts against the pod's limit: less than all where some of the
+            processes are in another group.
         charge_bytes: what its VMM's cgroup is charged.
         cgroup_limit_bytes: the lowest limit over that group, up to the pod's; ``None`` for no limit.
         outside_bytes: what it is charged for outside of its pod's group.
@@ -60,6 +62,7 @@ class SandboxFacts:
     final_bytes: int | None = None
     resident_bytes: int | None = None
     host_overhead_bytes: int | None = None
+    limited_overhead_bytes: int | None = None
     charge_bytes: int | None = None
     cgroup_limit_bytes: int | None = None
     outside_bytes: int | None = None
@@ -114,7 +117,9 @@ def cgroup_limit_below_vm(sandbox: SandboxFacts, node: NodeFacts) -> Risk | None
     # The memory controller does not count huge pages.
     if limit is None or sandbox.memory_in in {"hugepages", "elsewhere"}:
         return None
-    beside = _host_overhead(sandbox, node)
+    beside = sandbox.limited_overhead_bytes
+    if beside is None:
+        beside = _host_overhead(sandbox, node)
     need = sandbox.size_bytes + beside
     if limit >= need:
         return None
@@ -181,13 +186,15 @@ def overhead_undercounted(sandbox: SandboxFacts, node: NodeFacts) -> Risk | None
     limits, overhead = sandbox.limits_bytes, sandbox.overhead_bytes
     if limits is None or overhead is None:
         return None
-    beyond = 0 if sandbox.memory_in == "elsewhere" else max(0, sandbox.size_bytes - limits)
+    # A container without a limit lives in what the VM has anyway, of which its request is counted.
+    counted = max(limits, sandbox.requests_bytes or 0)
+    beyond = 0 if sandbox.memory_in == "elsewhere" else max(0, sandbox.size_bytes - counted)
     beside = _host_overhead(sandbox, node)
     if overhead >= beyond + beside:
         return None
     return Risk(
         "OverheadUndercounted",
-        f"podFixed is {format_bytes(overhead)}, but the VM has {format_bytes(beyond)} beyond its containers' limits and "
+        f"podFixed is {format_bytes(overhead)}, but the VM has {format_bytes(beyond)} beyond its containers' limits or requests and "
         f"{format_bytes(beside)} is used beside it: the scheduler does not know of "
         f"{format_bytes(beyond + beside - overhead)}",
         f"set overhead.podFixed.memory of the RuntimeClass to {_up(beyond + beside)} or more; see `kata-node-agent advise`",

@@ -120,6 +120,9 @@ def sandbox_facts(
         final_bytes=wanted.final_bytes if wanted is not None else None,
         resident_bytes=cost.resident_bytes if cost is not None else None,
         host_overhead_bytes=cost.host_overhead_bytes if cost is not None else None,
+        limited_overhead_bytes=cost.vmm_bytes + cost.page_table_bytes
+        if cost is not None and charge is not None and charge.elsewhere
+        else None,
         charge_bytes=charge.bytes if charge is not None else None,
         cgroup_limit_bytes=charge.limit_bytes if charge is not None else None,
         outside_bytes=outside_bytes,
