@@ -194,8 +194,8 @@ def overhead_undercounted(sandbox: SandboxFacts, node: NodeFacts) -> Risk | None
         return None
     return Risk(
         "OverheadUndercounted",
-        f"podFixed is {format_bytes(overhead)}, but the VM has {format_bytes(beyond)} beyond its containers' limits or requests and "
-        f"{format_bytes(beside)} is used beside it: the scheduler does not know of "
+        f"podFixed is {format_bytes(overhead)}, but the VM has {format_bytes(beyond)} beyond its containers' limits "
+        f"or requests and {format_bytes(beside)} is used beside it: the scheduler does not know of "
         f"{format_bytes(beyond + beside - overhead)}",
         f"set overhead.podFixed.memory of the RuntimeClass to {_up(beyond + beside)} or more; see `kata-node-agent advise`",
     )
