@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from kata_node_agent.config.schema import Config
+from kata_node_agent.daemon.alive import NodeWatch
+from kata_node_agent.daemon.history import History
 from kata_node_agent.daemon.overhead import OverheadHistory
+from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.errors import HostError
 from kata_node_agent.sandboxes.model import Sandbox
 from kata_node_agent.series import read_observed
@@ -31,6 +34,16 @@ def test_each_handler_has_a_history_of_its_largest_sandbox(tmp_path: Path) -> No
     assert found["host_overhead"] == 58 * MIB
     assert found["beyond_limits"] == 2 * GIB + 512 * MIB
     assert [path.name for path in state.iterdir()] == ["overhead-kata.series"]
+
+
+def test_the_daemons_sample_of_each_minute_has_it(tmp_path: Path) -> None:
+    node = KataNode(tmp_path / "node")
+    node.sandbox(1)
+    config = Config(host_root=node.folder, state_dir=tmp_path / "state")
+    watch = NodeWatch(lambda: config, History(), lambda: None)
+    Recorder(lambda: config, watch, OverheadHistory(lambda: config, lambda: seen(node))).record()
+    names = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert names == ["overhead-kata.series", "system.series"]
 
 
 def test_without_sandboxes_nothing_is_written(tmp_path: Path) -> None:

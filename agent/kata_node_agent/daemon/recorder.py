@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.config.schema import Config
     from kata_node_agent.daemon.alive import NodeWatch
+    from kata_node_agent.daemon.overhead import OverheadHistory
     from kata_node_agent.series import Series
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,12 @@ class Recorder:
         problem: why the history is not kept; ``None`` while it is.
     """
 
-    def __init__(self, config: Callable[[], Config], node: NodeWatch) -> None:
+    def __init__(
+        self, config: Callable[[], Config], node: NodeWatch, overhead: OverheadHistory | None = None
+    ) -> None:
         self._config = config
         self._node = node
+        self._overhead = overhead
         self._series: Series | None = None
         self.problem: Problem | None = None
 
@@ -74,3 +78,5 @@ class Recorder:
             self._series = Series(config.state_dir / HISTORY_NAME, FIGURES)
         known = view.kubelet if view is not None else None
         self._series.add(time.time(), sample(HostRoot(config.host_root), config.kubelet, known))
+        if self._overhead is not None:
+            self._overhead.record()
