@@ -12,7 +12,7 @@ from kata_node_agent.errors import SocketError
 from kata_node_agent.host import native
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet import registrar as module
-from kata_node_agent.kubelet.endpoint import remove_stale_sockets
+from kata_node_agent.kubelet.endpoint import Endpoint, remove_stale_sockets
 from kata_node_agent.kubelet.registrar import State
 from tests.kubelet.support import RESOURCE, Plugin, plugin_and_kubelet, until
 
@@ -66,6 +66,30 @@ def test_registers_again_when_kubelet_deletes_our_socket(short_dir: Path) -> Non
             endpoint.path.unlink()
             await kubelet.wait_for_registrations(2, timeout_seconds=10)
             await until(lambda: plugin.registrar.stream_open)
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("_watching")
+def test_a_kubelet_that_starts_while_we_register_does_not_keep_us_waiting_for_its_dial(
+    short_dir: Path,
+) -> None:
+    async def main() -> None:
+        async with plugin_and_kubelet(short_dir) as (plugin, kubelet):
+            ready = plugin.registrar._ready_endpoint
+            starts = iter([kubelet.start])
+
+            async def ready_and_then_deleted() -> Endpoint:
+                endpoint = await ready()
+                # Deletes our socket, and makes its own at the path that we are about to call.
+                for start in starts:
+                    await start()
+                return endpoint
+
+            await kubelet.crash()
+            plugin.registrar._ready_endpoint = ready_and_then_deleted  # type: ignore[method-assign]
+            await kubelet.wait_for_registrations(2, timeout_seconds=3)
+            await kubelet.wait_for_devices(4)
 
     asyncio.run(main())
 
@@ -208,8 +232,6 @@ def test_a_wake_from_outside_ends_the_wait(short_dir: Path) -> None:
 
 
 def test_endpoint_says_why_it_cannot_listen(short_dir: Path) -> None:
-    from kata_node_agent.kubelet.endpoint import Endpoint
-
     async def main() -> None:
         plugin = Plugin(short_dir)
         with pytest.raises(SocketError, match="No such file or directory"):

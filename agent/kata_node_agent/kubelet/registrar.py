@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import grpc
 
 from kata_node_agent.backoff import Backoff
-from kata_node_agent.errors import AgentError
+from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet.endpoint import Endpoint
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
 from kata_node_agent.sockets import FRESH_CONNECTION, FileIdentity, identity_of, unix_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from kata_node_agent.kubelet.service import DevicePluginService
@@ -161,7 +161,8 @@ class Registrar:
                 unix_target(self.socket_path), options=FRESH_CONNECTION
             ) as channel:
                 stub = deviceplugin_pb2_grpc.RegistrationStub(channel)
-                await stub.Register(request, timeout=_REGISTER_TIMEOUT_SECONDS)
+                call = stub.Register(request, timeout=_REGISTER_TIMEOUT_SECONDS)
+                await self._answer(asyncio.ensure_future(_result(call)), seen, endpoint)
         except AgentError as error:
             self._failed(str(error))
             return False
@@ -175,6 +176,27 @@ class Registrar:
         self._set_state(State.REGISTERED)
         log.info("registered", extra={"resource": self._resource, "endpoint": endpoint.name})
         return True
+
+    async def _answer(self, answer: asyncio.Future[None], seen: FileIdentity, endpoint: Endpoint) -> None:
+        """Waits for kubelet's answer as long as it can be a yes.
+
+        A kubelet that starts after we have looked and before we call deletes our socket first. It takes the call, and dials a
+        socket that is not there for 10 s: nobody waits for that.
+
+        Raises:
+            SocketError: our socket or kubelet's is not the one that we registered with. AioRpcError: kubelet's error.
+        """
+        answer.add_done_callback(lambda _: self._watch.wake())
+        try:
+            while not answer.done():
+                if not endpoint.in_place or identity_of(self.socket_path) != seen:
+                    raise SocketError(
+                        "kubelet started anew while we registered", hint="it is tried again at once"
+                    )
+                await self._watch.wait()
+            answer.result()
+        finally:
+            answer.cancel()
 
     async def _ready_endpoint(self) -> Endpoint:
         """The endpoint, made anew when its socket is gone or kubelet has used it: what was lost once is not trusted again."""
@@ -245,3 +267,7 @@ class Registrar:
             if state is not State.REGISTERED and state is not State.REGISTERING:
                 log.info(state.value, extra={"path": str(self._directory)})
         self._on_change()
+
+
+async def _result(call: Awaitable[object]) -> None:
+    await call
