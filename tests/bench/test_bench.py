@@ -43,6 +43,7 @@ ROWS = [
     "nri-answer-busy",
     "nri-restart",
     "nri-budget",
+    *(f"sandboxes-{name}" for name in ("sweep", "minute", "core", "hotplug", "linear", "memory")),
     "probes",
     "guest",
     "cpuid",

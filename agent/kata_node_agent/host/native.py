@@ -86,6 +86,7 @@ class _Ffi(Protocol):
     def string(self, text: object) -> bytes: ...
     def from_buffer(self, declaration: str, buffer: object) -> Any: ...
     def buffer(self, data: object, size: int = ...) -> Any: ...
+    def sizeof(self, declaration: str) -> int: ...
 
 
 # By name, as a compiled module says nothing of its types.
@@ -260,7 +261,7 @@ def read_sizes(proc: int, pids: array[int]) -> array[int]:
 
 
 def read_memory(proc: int, pid: int, source: int, min_bytes: int, capacity: int) -> tuple[bytes, bytes]:
-    """One ``struct kna_memory``, and up to `capacity` of ``struct kna_mapping``.
+    """One ``struct kna_memory``, and as many of ``struct kna_mapping`` as there are, up to `capacity`.
 
     Raises:
         OSError: the process has ended, or may not be read.
@@ -269,7 +270,8 @@ def read_memory(proc: int, pid: int, source: int, min_bytes: int, capacity: int)
     mappings = _ffi.new("struct kna_mapping[]", capacity)
     if error := _lib.kna_read_memory(proc, pid, source, min_bytes, memory, mappings, capacity):
         raise OSError(error, os.strerror(error), f"/proc/{pid}")
-    return bytes(_ffi.buffer(memory)), bytes(_ffi.buffer(mappings))
+    size = _ffi.sizeof("struct kna_mapping") * min(capacity, memory.mappings)
+    return bytes(_ffi.buffer(memory)), bytes(_ffi.buffer(mappings, size))
 
 
 def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:

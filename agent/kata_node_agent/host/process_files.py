@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from kata_node_agent.host.root import HostRoot
 
-# Guest RAM is a handful of mappings, one for each step of hotplug.
+# Guest RAM is a handful of mappings, one for each step of hotplug; of those beyond the first number more are read.
+_USUAL_MAPPINGS: Final = 32
 _MAX_MAPPINGS: Final = 512
 _MAX_FILE_BYTES: Final = 64 * 1024
 # struct kna_process, kna_memory and kna_mapping of node_agent.h.
@@ -151,14 +152,15 @@ class ProcessFiles:
             min_bytes: smaller mappings are in the sums only.
         """
         try:
-            memory, mappings = native.read_memory(self._proc, pid, source, min_bytes, _MAX_MAPPINGS)
+            memory, mappings = native.read_memory(self._proc, pid, source, min_bytes, _USUAL_MAPPINGS)
+            if _MEMORY.unpack(memory)[-1] > _USUAL_MAPPINGS:
+                memory, mappings = native.read_memory(self._proc, pid, source, min_bytes, _MAX_MAPPINGS)
         except OSError:
             return None
         sums = _MEMORY.unpack(memory)
-        kept = min(sums[-1], _MAX_MAPPINGS)
         found = tuple(
             Mapping._make((*fields[:9], _text(fields[9]), _text(fields[10])))
-            for fields in _MAPPING.iter_unpack(mappings[: kept * _MAPPING.size])
+            for fields in _MAPPING.iter_unpack(mappings)
         )
         return ProcessMemory._make((*sums, found))
 

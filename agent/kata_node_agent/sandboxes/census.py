@@ -64,6 +64,7 @@ class Census:
         # Most processes claim nothing: of these, only who they were is kept.
         self._known: dict[int, int] = {}
         self._members: dict[int, Member] = {}
+        self._lines: dict[QemuMemory, QemuMemory] = {}
         self.unbelieved: tuple[Unbelieved, ...] = ()
 
     @property
@@ -104,11 +105,13 @@ class Census:
             words, claim = _claim(files, pid)
             if claim is not None:
                 line = parse_qemu_memory(words) if claim.vmm == "qemu" else QemuMemory()
-                members[pid] = Member(stat, claim, line)
+                # Most VMs of a node are started alike.
+                members[pid] = Member(stat, claim, self._lines.setdefault(line, line))
             if words:
                 # One that has no words yet is in the middle of its exec, and is looked at again.
                 known[pid] = who
         self._known, self._members = known, members
+        self._lines = {member.line: member.line for member in members.values()}
         self._judge(files)
         return self._households()
 
@@ -168,9 +171,19 @@ class Census:
             if member.strength is Strength.NONE:
                 doubted.append(_unbelieved(member, member.why))
                 continue
-            household = found.setdefault(member.claim.sandbox_id, Household(member.claim.sandbox_id))
-            getattr(household, f"{member.claim.role}s").append(member)
+            claim = member.claim
+            if (household := found.get(claim.sandbox_id)) is None:
+                household = found[claim.sandbox_id] = Household(claim.sandbox_id)
+            match claim.role:
+                case "vmm":
+                    household.vmms.append(member)
+                case "virtiofsd":
+                    household.virtiofsds.append(member)
+                case "shim":
+                    household.shims.append(member)
         for household in found.values():
+            if len(household.vmms) < 2:
+                continue
             household.vmms.sort(key=lambda member: (-member.strength, member.stat.started, member.pid))
             doubted += [
                 _unbelieved(

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import resource
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kata_node_agent.errors import HostError
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 GLANCE_SECONDS = 0.5
 SWEEP_SECONDS = 10.0
+# To list all processes costs more than to look at the VMs that are known.
+_LIST_SECONDS = 2.0
+_BOOT_SECONDS = 3.0
 # Files appear in /dev/shm in bursts, and not only Kata's.
 _MIN_PAUSE_SECONDS = 0.02
 _FOLDERS = ("/run/vc/sbs", "/run/kata", "/dev/shm")  # noqa: S108 - the host's, looked at only
@@ -75,19 +79,27 @@ async def follow(
             except HostError as error:
                 if complained != error.message:
                     log.warning("sandboxes not read", extra={"why": error.message})
-                complained, found = error.message, ()
+                # What ran runs on, as far as we know: nobody shall take it for gone.
+                complained, found = error.message, told or ()
             ends.follow(found)
             if found != told:
                 told = found
                 yield found
-            swept = loop.time()
+            swept = listed = hinted = loop.time()
             while loop.time() - swept < sweep_seconds:
                 await asyncio.sleep(_MIN_PAUSE_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(glance_seconds):
                         await hint.wait()
-                hint.clear()
-                if ends.any_ended or await run(watcher.glance):
+                now = loop.time()
+                if hint.is_set():
+                    hint.clear()
+                    hinted = now
+                # A sandbox begins with a folder, and its VMM comes soon after.
+                everything = now - hinted < _BOOT_SECONDS or now - listed >= _LIST_SECONDS
+                if everything:
+                    listed = now
+                if ends.any_ended or await run(partial(watcher.glance, processes=everything)):
                     break
     finally:
         ends.close()

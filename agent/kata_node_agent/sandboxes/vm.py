@@ -30,9 +30,8 @@ _MOVED_SHARE = 64
 # Or when it had so many faults, of pages of 4 KiB: memory may have been given back and taken anew.
 _FAULT_BYTES = 4096
 _FAULTS_BYTES = 8 * MIB
-# Containers come and go, and the runtime moves processes, in the first minute of a VM.
-_SETTLED_SECONDS = 60.0
 _MAX_TASKS = 64
+_MIN_IDENTIFY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Vm:
     def __init__(self, vmm: Member, now: float) -> None:
         self.vmm = vmm
         self.in_shim = vmm.claim.role == "shim"
-        self._born = now
+        self._born = self._identify_at = now
         self._virtual_bytes = -1
         self._readable = True
         self._ram: GuestRam | None = None
@@ -88,8 +87,10 @@ class Vm:
             files, self.vmm.stat.virtual_bytes
         ):
             return None
-        if due or self._identity is None or now - self._born < _SETTLED_SECONDS:
+        if due or now >= self._identify_at:
             self._identify(files, household, places, members)
+            # The runtime moves processes at the start of a VM, hardly ever later.
+            self._identify_at = now + max(_MIN_IDENTIFY_SECONDS, now - self._born)
         if due:
             self._read_charge(places, members)
         if self._ram is None and self._readable:

@@ -101,16 +101,21 @@ class Watcher:
         self.sandboxes = tuple(found)
         return self.sandboxes
 
-    def glance(self) -> bool:
+    def glance(self, *, processes: bool = True) -> bool:
         """Whether a sandbox has appeared or vanished, or a VM has another size, since the last sweep.
 
         Costs one listing of /proc and one small file of each VMM. What it misses (a process of a new sandbox under a reused
         number, say) the next sweep finds.
+
+        Args:
+            processes: also what has appeared; without, only the VMs that are known, and no listing.
         """
         try:
             with ProcessFiles(self._root) as files:
-                present = set(files.pids())
-                return self._is_gone(present) or self._is_new(files, present) or self._has_grown(files)
+                present = set(files.pids()) if processes else None
+                if present is not None and (self._is_gone(present) or self._is_new(files, present)):
+                    return True
+                return self._has_grown(files)
         except OSError:
             return True
 
