@@ -33,6 +33,8 @@ _DEVICES = 10
 _POLL_SECONDS = 0.001
 _DOWN_SECONDS = 0.05
 _FIGURES_MS = {"idle": 20.0, "under load": 100.0}
+# Soon after that kubelet admits its pods again, and kills those whose resource is not there.
+_TOO_LATE_MS = 1000.0
 _TIMEOUT_SECONDS = 30.0
 # Kubelet answers 100 calls a second, whoever asks.
 _ASK_SECONDS = 0.015
@@ -157,8 +159,8 @@ def _row(state: str, ours: list[_Restart], theirs: list[_Restart]) -> Row:
         measured=f"{spread(called, 'ms')}; answered {number(registered.p50)} / {number(registered.p99)} ms",
         beside=f"bare plugin, polls each ms: {spread(floor, 'ms')}",
         ratio=ratio_of(called.p50, floor.p50),
-        figure=f"p99 ≤ {_FIGURES_MS[state]:.0f} ms",
-        reached=called.p99 <= _FIGURES_MS[state],
+        figure=f"p99 ≤ {_FIGURES_MS[state]:.0f} ms; all shown in 1 s",
+        reached=called.p99 <= _FIGURES_MS[state] and allocatable.values[-1] <= _TOO_LATE_MS,
         values={
             "ours_ms": called.to_json(),
             "ours_registered_ms": registered.to_json(),
