@@ -6,7 +6,7 @@ from pathlib import Path
 from kata_node_agent.config.schema import Config
 from kata_node_agent.report.overhead import handler_uses
 from kata_node_agent.report.sandboxes import Overview, SandboxObserver, pod_group
-from tests.report.kata_node import GIB, KataNode
+from tests.report.kata_node import CONFIGURATION, GIB, KataNode
 from tests.sandboxes.support import MIB
 
 
@@ -76,6 +76,14 @@ def test_a_maximum_below_the_limits_is_said(tmp_path: Path) -> None:
     node = KataNode(tmp_path, "default_maxmemory = 4096\n")
     node.sandbox(plugged_mib=2048, overhead_mib=2106)
     assert reasons(look(node)) == [["HotplugClamped"]]
+
+
+def test_a_vm_keeps_the_default_that_it_booted_with(tmp_path: Path) -> None:
+    node = KataNode(tmp_path)
+    node.write(CONFIGURATION[1:], "[hypervisor.qemu]\ndefault_memory = 4096\n")
+    node.sandbox(overhead_mib=2106)
+    (view,) = look(node).views
+    assert (view.final_bytes, view.risks) == (8 * GIB, ())
 
 
 def test_without_kubelets_file_the_runtimes_word_counts(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How big a pod's VM becomes: a handler's settings and the pod's limits in, a forecast out. Pure.
 
 What is forecast is what the runtime does, its faults included; a VM that is seen is believed before its forecast.
+``memory_offset`` has no part in it: it is room for addresses, and no memory.
 
 Source: Kata Containers 4.1.0, src/runtime/virtcontainers (sandbox.go updateResources, qemu.go and clh.go ResizeMemory),
 src/runtime/pkg/oci/utils.go (static sizing), src/runtime-rs/crates/resource/src/cpu_mem (initial_size.rs, mem.rs),

@@ -129,7 +129,9 @@ def _screen() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, terminate)
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()
-        if descriptor is not None and before is not None:
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        # The terminal itself may be gone.
+        with contextlib.suppress(OSError, termios.error):
+            sys.stdout.write(_LEAVE)
+            sys.stdout.flush()
+            if descriptor is not None and before is not None:
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.annotations import with_annotations
@@ -90,6 +90,9 @@ def becomes(sandbox: Sandbox, settings: VmSettings | None, pod: Pod | None) -> F
     if settings is None or pod is None:
         return None
     own, _ = with_annotations(settings, pod.annotations)
+    if not own.static:
+        # The runtime goes on with the settings that it had at the start: the VM shows what it booted with.
+        own = replace(own, default_memory_bytes=sandbox.base_bytes)
     return forecast(own, pod, Vm(sandbox.vm_memory_bytes))
 
 
