@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tests.sandboxes.support import MIB, Tree, qemu, region, rest, shared, shim, virtiofsd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 GIB = 1 << 30
@@ -47,6 +48,7 @@ class KataNode(Tree):
         resident_mib: int = 300,
         vcpus: int = 1,
         quota: str = "max 100000",
+        annotations: Mapping[str, str] | None = None,
     ) -> str:
         """A pod of one container with this limit, and its VM; returns the sandbox's id."""
         sandbox, uid, pid = f"{number:08x}" * 8, f"0e6b1c52-0000-4000-8000-{number:012x}", 1000 * number
@@ -79,6 +81,7 @@ class KataNode(Tree):
             json.dumps(
                 {
                     "annotations": {
+                        **(annotations or {}),
                         "io.kubernetes.cri-o.RuntimeHandler": "kata",
                         "io.kubernetes.pod.namespace": "default",
                         "io.kubernetes.pod.name": f"web-{number}",

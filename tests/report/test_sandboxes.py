@@ -142,6 +142,18 @@ def test_handlers_show_what_their_newest_pod_has(tmp_path: Path) -> None:
     assert (use.pod_fixed_bytes, use.pod_fixed_millicores) == (2106 * MIB, 250)
 
 
+def test_openshifts_annotation_makes_a_smaller_vm_and_a_smaller_podfixed(tmp_path: Path) -> None:
+    node = KataNode(tmp_path)
+    annotation = {"io.katacontainers.config.hypervisor.memory_overhead": "350"}
+    node.sandbox(plugged_mib=4480, overhead_mib=384 + 58, annotations=annotation)
+    found = look(node)
+    (view,) = found.views
+    # 6144 + 350 MiB, the step rounded up to 128 MiB.
+    assert (view.final_bytes, view.risks) == (6528 * MIB, ())
+    (use,) = handler_uses(found, {}, 60 * MIB, openshift=True)
+    assert (use.beyond_bytes, use.beyond_setting) == (384 * MIB, "annotation memory_overhead")
+
+
 def test_the_pods_group_is_found_among_those_above() -> None:
     uid = "0e6b1c52-7d1c-4b7e-9d2f-2d2c0b7f3a11"
     slice_name = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kata_node_agent.advice.pod_overhead import HandlerUse
+from kata_node_agent.capacity.annotations import MEMORY_OVERHEAD
 from kata_node_agent.report.sandboxes import VCPU_THREAD
 from kata_node_agent.series import read_observed
 
@@ -119,11 +120,15 @@ def handler_uses(
             default=None,
         )
         setting = "overhead_memory" if _sized_without_default(kata) else "default_memory"
+        beyond = kata.number(setting) * _MIB
+        if mine and all(_has_memory_overhead(view) for view in mine):
+            # OpenShift's annotation makes the first hotplug smaller by default_memory: what is seen counts.
+            setting, beyond = "annotation memory_overhead", max(map(_beyond, mine))
         uses.append(
             HandlerUse(
                 name=kata.handler,
                 runs_here=kata.runs_here,
-                beyond_bytes=kata.number(setting) * _MIB,
+                beyond_bytes=beyond,
                 beyond_setting=setting,
                 running=tuple(v.known.overhead_bytes for v in mine if v.known.overhead_bytes is not None),
                 pod_fixed_bytes=newest.known.overhead_bytes if newest is not None else None,
@@ -152,6 +157,15 @@ def read_histories(state_dir: Path, handlers: Iterable[str], now: float) -> dict
 
 def _sized_without_default(kata: KataSettings) -> bool:
     return kata.kind == "runtime-rs" and kata.values["static_sandbox_resource_mgmt"].value is True
+
+
+def _has_memory_overhead(view: SandboxView) -> bool:
+    return view.known.pod is not None and MEMORY_OVERHEAD in view.known.pod.annotations
+
+
+def _beyond(view: SandboxView) -> int:
+    """What its VM has beyond its containers' limits; all of it where those are not known."""
+    return max(0, view.sandbox.vm_memory_bytes - (view.known.limits_bytes or 0))
 
 
 def _handler_of(view: SandboxView, handlers: tuple[KataSettings, ...]) -> str | None:
