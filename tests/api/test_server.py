@@ -1,6 +1,9 @@
 import asyncio
 import os
+import shutil
 import stat
+import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.errors import BusyError, HostError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
+from tests.api.keeper import TestKeeper
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -23,7 +27,11 @@ class Api:
         self.serving: dict[str, bool] = {"": True, "device-plugin": False}
         self.unreadable = False
         status = agent_pb2.Status(verdict="eligible")
-        self.server = ApiServer(folder, lambda: status, lambda: self.serving, self.node)
+        # Not beside the socket: the tests look at what is left there.
+        ledger = Path(tempfile.mkdtemp(prefix="kna-"))
+        weakref.finalize(self, shutil.rmtree, ledger, ignore_errors=True)
+        self.keeper = TestKeeper(ledger)
+        self.server = ApiServer(folder, lambda: status, lambda: self.serving, self.node, self.keeper)
 
     async def node(self) -> agent_pb2.Node:
         if self.unreadable:
@@ -38,6 +46,7 @@ class Api:
     async def __aexit__(self, *_: object) -> None:
         await self.channel.close()
         await self.server.stop()
+        self.keeper.account.close()
 
     @property
     def health(self) -> Any:

@@ -60,7 +60,7 @@ class LoopbackNode(RealNode):
 
     def held(self) -> set[int]:
         """The numbers of the devices that kubelet names for pods."""
-        return self._ask(held_devices(self.pod_resources, RESOURCE))
+        return set(self._ask(held_devices(self.pod_resources, RESOURCE)))
 
     def _ask(self, call: Coroutine[Any, Any, Answer]) -> Answer:
         try:

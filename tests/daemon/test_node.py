@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kata_node_agent.capacity.free import Need, NodeMemory, Room, budgets
 from kata_node_agent.config.schema import Config
 from kata_node_agent.daemon.node import look, plan
 from kata_node_agent.errors import HostError
+from kata_node_agent.ledger.book import Book
 
 TREES = Path(__file__).parents[1] / "trees-kubelet"
 
@@ -23,7 +25,10 @@ def test_flags_and_drop_ins_decide_how_many_vms_fit(tree: str, places: int) -> N
     view = look(config, cpuid=no_cpuid)
     assert not view.problems
     assert view.kubelet is not None
-    assert plan(view, config, ()).total == places
+    assert view.budget is not None
+    one = Need(config.sandbox.vm_memory, config.sandbox.host_overhead)
+    room = Room(budgets(NodeMemory(view.budget.allocatable_bytes), {}, share=1.0, margin_bytes=0), {})
+    assert plan(view, config, Book(one), room, one, None).total == places
     again = look(config, view.kubelet, no_cpuid)
     assert again == view
 

@@ -40,8 +40,8 @@ def test_a_device_is_given_back_after_two_answers_without_it_and_the_grace() -> 
     holdings = Holdings()
     holdings.allocated([1], now=0)
     late = RELEASE_GRACE_SECONDS
-    assert not holdings.reconcile([], now=late, connected_since=-late)
-    assert holdings.reconcile([], now=late + 1, connected_since=-late)
+    assert not holdings.reconcile({}, now=late, connected_since=-late)
+    assert holdings.reconcile({}, now=late + 1, connected_since=-late)
     assert holdings.indices == frozenset()
 
 
@@ -49,22 +49,22 @@ def test_empty_answers_just_after_kubelets_start_give_nothing_back() -> None:
     holdings = Holdings()
     holdings.allocated([1], now=-1000)
     for second in range(int(RELEASE_GRACE_SECONDS)):
-        holdings.reconcile([], now=second, connected_since=0)
+        holdings.reconcile({}, now=second, connected_since=0)
     assert holdings.indices == frozenset({1})
 
 
 def test_a_device_just_allocated_is_kept_though_no_pod_names_it_yet() -> None:
     holdings = Holdings()
-    holdings.reconcile([], now=0, connected_since=-1000)
+    holdings.reconcile({}, now=0, connected_since=-1000)
     holdings.allocated([1], now=100)
     for second in range(101, 150):
-        holdings.reconcile([], now=second, connected_since=-1000)
+        holdings.reconcile({}, now=second, connected_since=-1000)
     assert holdings.indices == frozenset({1})
 
 
 def test_devices_of_an_earlier_agent_are_learnt_from_kubelet() -> None:
     holdings = Holdings()
-    assert holdings.reconcile([4, 7], now=0, connected_since=0)
+    assert holdings.reconcile({4: "a/b", 7: "a/c"}, now=0, connected_since=0)
     assert holdings.indices == frozenset({4, 7})
 
 
@@ -72,6 +72,22 @@ def test_an_answer_that_names_a_device_again_starts_the_count_anew() -> None:
     holdings = Holdings()
     holdings.allocated([1], now=0)
     late = 2 * RELEASE_GRACE_SECONDS
-    for second, named in enumerate([[], [1], [], [1], []]):
+    for second, named in enumerate([{}, {1: "a/b"}, {}, {1: "a/b"}, {}]):
         holdings.reconcile(named, now=late + second, connected_since=0)
     assert holdings.indices == frozenset({1})
+
+
+def test_devices_know_whose_they_are_once_kubelet_has_said_it() -> None:
+    holdings = Holdings()
+    holdings.allocated([1], now=0)
+    assert holdings.pods == {1: ""}
+    assert holdings.reconcile({1: "default/web"}, now=1, connected_since=0)
+    assert holdings.pods == {1: "default/web"}
+    assert not holdings.reconcile({1: "default/web"}, now=2, connected_since=0)
+
+
+def test_what_an_agent_before_us_was_told_is_held_as_if_we_had_been() -> None:
+    holdings = Holdings()
+    holdings.restore(3, since=0, pod="default/web")
+    assert not holdings.reconcile({}, now=1000, connected_since=990)
+    assert holdings.indices == frozenset({3})

@@ -119,8 +119,10 @@ class Ledger(RuleBasedStateMachine):
     def allocate(self, indices: set[int]) -> None:
         before = self.committed
         if self.world.account.allocate(indices).allowed:
+            counted = {f"default/{name}" for name, promise in self.model.items() if promise.bytes}
             for index in indices:
-                self.pods.setdefault(index, "")
+                if self.pods.get(index, "") in {"", *counted}:
+                    self.pods[index] = ""
             if self.committed > before and self.world.mode is Mode.ENFORCE:
                 assert self.committed <= ALLOCATABLE_BYTES - self.others
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from kata_node_agent.api.account import AccountCalls
 from kata_node_agent.api.health import HealthService
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
@@ -18,6 +19,8 @@ from kata_node_agent.sockets import FileIdentity, identity_of, make_room, unix_t
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
+
+    from kata_node_agent.api.account import Keeper
 
     # Reads the node when asked; raises AgentError where it cannot.
     ReadNode = Callable[[], Awaitable[agent_pb2.Node]]
@@ -29,10 +32,11 @@ _STOP_GRACE_SECONDS = 0.2
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
 
 
-class NodeAgentService:
+class NodeAgentService(AccountCalls):
     """The NodeAgent service over functions of the daemon."""
 
-    def __init__(self, status: Callable[[], agent_pb2.Status], node: ReadNode) -> None:
+    def __init__(self, status: Callable[[], agent_pb2.Status], node: ReadNode, keeper: Keeper) -> None:
+        super().__init__(keeper)
         self._status = status
         self._node = node
 
@@ -84,9 +88,10 @@ class ApiServer:
         status: Callable[[], agent_pb2.Status],
         serving: Callable[[], Mapping[str, bool]],
         node: ReadNode,
+        keeper: Keeper,
     ) -> None:
         self.path = run_dir / SOCKET_NAME
-        self._service = NodeAgentService(status, node)
+        self._service = NodeAgentService(status, node, keeper)
         self._serving = serving
         self._health = HealthService(serving)
         self._servers: list[grpc.aio.Server] = []

@@ -1,15 +1,14 @@
 """Which devices kubelet is to see, and which of them are healthy.
 
-A device is a place for one VM. All places that the node's size allows are listed; free ones are healthy as far as a VM
-would fit; those in use are always healthy: kubelet kills running pods when the number falls below what is in use.
+A device is a place for one VM. All places that the node's size allows are listed. Healthy are as many as are in use, which is
+what is allocated and what runs, a device and the VM of its pod counted once, and as many more as fit in what is free. Those
+in use are always healthy: kubelet kills running pods when the number falls below what is in use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -49,18 +48,26 @@ class DevicePlan:
         in_use: indices that pods hold; listed and healthy even beyond ``total``.
         free: how many places beyond those in use are healthy.
         limit: why not more.
+        without_device: VMs of pods that hold no device: they are in use too, and any place may stand for them.
     """
 
     total: int
     in_use: frozenset[int]
     free: int
     limit: Limit
+    without_device: int = 0
+
+    @property
+    def used(self) -> int:
+        """How many places are in use, with or without a device."""
+        return len(self.in_use) + self.without_device
 
     @property
     def healthy_indices(self) -> list[int]:
-        """Those in use and the ``free`` lowest others, ascending."""
+        """Those that pods hold and the lowest others, ascending."""
         others = (index for index in range(self.total) if index not in self.in_use)
-        return sorted([*self.in_use, *(index for index, _ in zip(others, range(self.free), strict=False))])
+        more = range(self.without_device + self.free)
+        return sorted([*self.in_use, *(index for index, _ in zip(others, more, strict=False))])
 
     @property
     def indices(self) -> list[int]:
@@ -70,32 +77,37 @@ class DevicePlan:
 
 def plan_devices(
     *,
-    allocatable_bytes: int,
-    cost_of_one_bytes: int,
+    by_size: int,
+    fits: int,
+    limit: Limit,
     max_slots: int,
     in_use: Collection[int],
-    blocked: Limit | None,
+    without_device: int = 0,
+    blocked: Limit | None = None,
 ) -> DevicePlan:
     """The devices of a node.
 
     Args:
-        allocatable_bytes: see `capacity.allocatable`.
-        cost_of_one_bytes: what one VM takes; above 0.
+        by_size: how many VMs the node's size allows, whatever uses it now.
+        fits: how many more fit in what is free.
+        limit: what limits ``fits``.
         max_slots: upper bound from the configuration.
         in_use: indices that pods hold.
+        without_device: VMs of pods that hold none.
         blocked: why no further VM may start at all (not eligible, draining …); ``None`` when it may.
     """
-    by_memory = allocatable_bytes // cost_of_one_bytes
-    total = min(by_memory, max_slots)
+    used = len(in_use) + without_device
+    free = 0 if blocked is not None else max(0, min(fits, max_slots - used))
     if blocked is not None:
-        limit, free = blocked, 0
-    else:
-        free = max(0, total - len(in_use))
-        if by_memory > max_slots:
-            limit = Limit(
-                "max_slots", f"device_plugin.max_slots is {max_slots}; memory would allow {by_memory}"
-            )
-        else:
-            memory, cost = format_bytes(allocatable_bytes), format_bytes(cost_of_one_bytes)
-            limit = Limit("allocatable_memory", f"allocatable memory {memory} / {cost} a VM = {by_memory}")
-    return DevicePlan(total=total, in_use=frozenset(in_use), free=free, limit=limit)
+        limit = blocked
+    elif free < fits:
+        limit = Limit(
+            "max_slots", f"device_plugin.max_slots is {max_slots}; memory would allow {used + fits}"
+        )
+    return DevicePlan(
+        total=max(min(by_size, max_slots), used + free),
+        in_use=frozenset(in_use),
+        free=free,
+        limit=limit,
+        without_device=without_device,
+    )

@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Any
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.config.load import Loaded, keep_restart_only
 from kata_node_agent.daemon import logs
+from kata_node_agent.daemon.account import AccountKeeper
 from kata_node_agent.daemon.alive import NodeWatch
 from kata_node_agent.daemon.claims import Claims
 from kata_node_agent.daemon.features import FeaturePublisher
 from kata_node_agent.daemon.history import History
-from kata_node_agent.daemon.node import Problem, plan
+from kata_node_agent.daemon.node import Problem
 from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
+from kata_node_agent.daemon.scrape import serve_metrics
+from kata_node_agent.daemon.slots import Slots
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.errors import AgentError
-from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.kubelet.service import DevicePluginService
 
@@ -46,8 +48,6 @@ PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 7.0
 # Kubelet kills running pods whose plugin is about 1.3 s late.
 _FIRST_LOOK_SECONDS = 1.0
-_REPLAN_SECONDS = 0.05
-_SCRAPE_TIMEOUT_SECONDS = 2.0
 
 
 class Agent:
@@ -62,15 +62,15 @@ class Agent:
         self._stop = asyncio.Event()
         self._probe_now = asyncio.Event()
         self._history = History()
-        self._node = NodeWatch(lambda: self.config, self._history, self._replan)
+        self._node = NodeWatch(lambda: self.config, self._history, self._show)
+        self._slots = Slots(lambda: self.config, self._node, self._history)
+        self._slots.on_plan = self._replanned
         self._features = FeaturePublisher(lambda: self.config, self._node)
         self._report = NodeReport(lambda: self.config, self._node)
         self._recorder = Recorder(lambda: self.config, self._node)
         self._started = time.time()
         self._reload_problem: Problem | None = None
-        self._replanning: asyncio.TimerHandle | None = None
-        self._table = DeviceTable()
-        self._holdings = Holdings()
+        self._account = AccountKeeper(lambda: self.config, self._node, self._history, self._slots.replan_soon)
         device_plugin = self.config.device_plugin
         self._claims = Claims(self.config)
         self._registrar = Registrar(
@@ -81,11 +81,18 @@ class Agent:
             claim=self._claims.renew_resource,
         )
         self._pods = PodWatch(
-            lambda: self.config, self._table, self._holdings, self._registrar, self._history, self._replan
+            lambda: self.config,
+            self._slots.table,
+            self._slots.holdings,
+            self._registrar,
+            self._history,
+            self._slots.holdings_changed,
         )
         self._kubelet_state = ""
         self._running = False
-        self._api = ApiServer(self.config.run_dir, self.status, self.serving, self._report.message)
+        self._api = ApiServer(
+            self.config.run_dir, self.status, self.serving, self._report.message, self._account
+        )
 
     @property
     def config(self) -> Config:
@@ -109,10 +116,12 @@ class Agent:
         try:
             self._claims.check()
             self._claims.take()
+            self._account.open()
+            self._slots.restore(self._account)
             await self._first_look()
-            self._replan()
+            self._slots.replan()
             await self._api.start(self.config.health.tcp_address)
-            metrics = self._serve_metrics()
+            metrics = serve_metrics(self.config.metrics.tcp_address, self.status, self._report.document)
             self._running = True
             log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
             await self._run_tasks()
@@ -127,6 +136,7 @@ class Agent:
             await self._api.stop()
             if metrics is not None:
                 await in_thread(metrics.stop)
+            self._account.close()
             self._claims.release()
             if self._running:
                 log.info("stopped")
@@ -157,22 +167,6 @@ class Agent:
         if self._running:
             self._notifier.ready()
 
-    def _serve_metrics(self) -> MetricsServer | None:
-        address = self.config.metrics.tcp_address
-        if not address:
-            return None
-        from kata_node_agent.publish.metrics import MetricsServer
-
-        loop = asyncio.get_running_loop()
-
-        async def status() -> agent_pb2.Status:
-            return self.status()
-
-        def ask() -> agent_pb2.Status:
-            return asyncio.run_coroutine_threadsafe(status(), loop).result(_SCRAPE_TIMEOUT_SECONDS)
-
-        return MetricsServer(address, ask, self._report.document)
-
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -186,6 +180,8 @@ class Agent:
                     self._recorder.run,
                     self._probe_endpoint,
                     self._pods.run,
+                    self._account.run,
+                    self._account.sandboxes.run,
                     self._feed_watchdog,
                 )
             ]
@@ -197,9 +193,7 @@ class Agent:
 
     async def _first_look(self) -> None:
         """Looks before kubelet sees us, so that the first list is true; but kubelet does not wait for a stuck look."""
-        looking: asyncio.Future[Any] = asyncio.gather(
-            self._node.look(), self._pods.ask(timeout_seconds=_FIRST_LOOK_SECONDS / 2)
-        )
+        looking: asyncio.Future[Any] = asyncio.create_task(self._look_at_all())
         stopped: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
         await asyncio.wait(
             [looking, stopped], timeout=_FIRST_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
@@ -211,38 +205,37 @@ class Agent:
             looking.cancel()
             self._node.look_soon()
 
+    async def _look_at_all(self) -> None:
+        await asyncio.gather(
+            self._node.look(),
+            self._account.sandboxes.look(),
+            self._pods.ask(timeout_seconds=_FIRST_LOOK_SECONDS / 2),
+        )
+        self._slots.holdings_changed()
+        await self._account.first_look()
+
     async def _talk_to_kubelet(self) -> None:
         await self._claims.wait_for_resource()
         await self._registrar.run()
 
     def _new_service(self) -> DevicePluginService:
-        return DevicePluginService(self._table, self._holdings, lambda: self.config.mode, self._replan_soon)
+        return DevicePluginService(
+            self._slots.table,
+            self._slots.holdings,
+            lambda: self._account.mode,
+            self._allocated,
+            self._account.allocate,
+        )
 
-    def _replan_soon(self) -> None:
-        """After an allocation: what kubelet sees has not changed, and the next pod shall not wait for our sums."""
-        if self._replanning is None:
-            self._replanning = asyncio.get_running_loop().call_later(_REPLAN_SECONDS, self._replan)
+    def _allocated(self) -> None:
+        """What kubelet sees has not changed much, and the next pod shall not wait for our sums."""
+        self._pods.ask_soon()
+        self._slots.replan_soon()
 
-    def _replan(self) -> None:
-        if self._replanning is not None:
-            self._replanning.cancel()
-            self._replanning = None
-        new = plan(self._node.view, self.config, self._holdings.indices)
-        if self._table.update(new):
-            log.info(
-                "devices",
-                extra={
-                    "healthy": len(self._table.healthy),
-                    "total": len(self._table.listed),
-                    "in_use": len(new.in_use),
-                    "limited_by": new.limit.name,
-                    "why": new.limit.message,
-                },
-            )
-            self._history.record(
-                "devices",
-                f"{len(self._table.healthy)} healthy of {len(self._table.listed)}: {new.limit.message}",
-            )
+    def _show(self) -> None:
+        self._slots.replan()
+
+    def _replanned(self) -> None:
         self._features.publish_soon()
         self._tell_systemd()
 
@@ -297,7 +290,9 @@ class Agent:
             and (answered or self._registrar.endpoint is None or not self._registrar.endpoint.settled),
             "eligibility": fresh and view is not None and view.verdict.verdict == "eligible",
             "device-plugin": answered and self._registrar.stream_open,
-            "accounting": fresh and view is not None and view.budget is not None,
+            "accounting": fresh
+            and self._account.account.room.known
+            and self._account.account.problem is None,
             # This gate is not there yet: it never serves.
             "nri": False,
         }
@@ -307,7 +302,7 @@ class Agent:
         return build_status(
             config=self.config,
             view=self._node.view,
-            table=self._table,
+            table=self._slots.table,
             registrar=self._registrar,
             extra_problems=[
                 problem
@@ -316,9 +311,11 @@ class Agent:
                     self._pods.problem,
                     self._features.problem,
                     self._recorder.problem,
+                    *self._account.problems(),
                 )
                 if problem
             ],
+            account=self._account,
             started=self._started,
             verdict_since=self._node.verdict_since,
             history=self._history,
@@ -326,7 +323,7 @@ class Agent:
 
     def _tell_systemd(self) -> None:
         if self._node.view is not None:
-            self._notifier.status(status_line(self._node.view, self._table, self._registrar))
+            self._notifier.status(status_line(self._node.view, self._slots.table, self._registrar))
 
 
 def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:

@@ -6,19 +6,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import DevicePlan, Limit, plan_devices
+from kata_node_agent.capacity.free import ALLOCATABLE
 from kata_node_agent.eligibility import Verdict, evaluate
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.facts import collect
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.nodeconfig.memory import read_budget
 from kata_node_agent.publish.nfd import node_features
+from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from kata_node_agent.capacity.allocatable import MemoryBudget
+    from kata_node_agent.capacity.free import Need, Room
     from kata_node_agent.config.schema import Config
     from kata_node_agent.host.facts import CpuidReader
+    from kata_node_agent.ledger.book import Book
     from kata_node_agent.nodeconfig.kubelet import KubeletSettings
 
 
@@ -106,20 +108,36 @@ def verdict_line(verdict: Verdict) -> str:
     return f"{word}: {blocking[0].id}: {blocking[0].message}{more}"
 
 
-def plan(view: NodeView | None, config: Config, in_use: Collection[int]) -> DevicePlan:
-    """The devices that follow from a look and from what pods hold."""
+def plan(
+    view: NodeView | None, config: Config, book: Book, room: Room, cost: Need, closed: Limit | None
+) -> DevicePlan:
+    """The devices that follow from a look, from what is promised, and from what is left.
+
+    Args:
+        view: what the last look found; ``None`` before the first.
+        config: the configuration in force.
+        book: what is promised.
+        room: what is left.
+        cost: of one more VM.
+        closed: why the account takes no new VM; ``None`` when it does.
+    """
+    blocked = closed
     if view is None:
-        limit = Limit("starting", "the node is being checked")
-        return DevicePlan(total=0, in_use=frozenset(in_use), free=0, limit=limit)
-    blocked: Limit | None = None
-    if view.verdict.verdict != "eligible":
+        blocked = Limit("starting", "the node is being checked")
+    elif view.verdict.verdict != "eligible":
         blocked = Limit("eligibility", verdict_line(view.verdict))
     elif view.budget is None:
         blocked = Limit("memory_unreadable", "the node's memory could not be read")
+    term = room.least(cost.by_term)
+    text = f"{room.explain(term)} / {format_bytes(cost.by_term[term])} a VM" if room.known else "not read yet"
+    allocatable = view.budget.allocatable_bytes if view is not None and view.budget is not None else 0
+    share = config.accounting.share
     return plan_devices(
-        allocatable_bytes=view.budget.allocatable_bytes if view.budget is not None else 0,
-        cost_of_one_bytes=config.cost_of_one_bytes,
+        by_size=int(allocatable * share) // cost.by_term[ALLOCATABLE],
+        fits=room.count(cost.by_term),
+        limit=Limit(term, text),
         max_slots=config.device_plugin.max_slots,
-        in_use=in_use,
+        in_use=book.devices.keys(),
+        without_device=book.without_device,
         blocked=blocked,
     )

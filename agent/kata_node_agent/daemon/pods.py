@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.backoff import Backoff
 from kata_node_agent.daemon.node import Problem
+from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.errors import HostError
 from kata_node_agent.kubelet.podresources import allocatable_devices, held_devices
 from kata_node_agent.kubelet.takeover import Sight, taken_over
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 15.0
 # Until the first answer of a kubelet: what pods hold may not be known yet, and must not be shown unhealthy for long.
 _FIRST_INTERVAL_SECONDS = 0.3
+# A device that kubelet does not name is given back after two answers without it.
+_ASKED_AFTER_HINT = 2
 # Between two looks at what kubelet would allocate: a list that is on its way has arrived by then.
 _SECOND_LOOK_SECONDS = 1.0
 # Two plugins that want one resource must not take it from each other all the time.
@@ -55,17 +58,27 @@ class PodWatch:
         self._answered_registration = -1
         self._backoff = Backoff(_TAKE_BACK_FIRST_SECONDS, _TAKE_BACK_LAST_SECONDS)
         self._take_back_after = float("-inf")
+        self._hint = asyncio.Event()
         self.problem: Problem | None = None
 
     async def run(self) -> None:
         """Asks until cancelled; often until a kubelet has answered for the first time."""
         while True:
             answered = self._answered_registration == self._registrar.status.registrations
-            await asyncio.sleep(_INTERVAL_SECONDS if answered else _FIRST_INTERVAL_SECONDS)
+            hinted = await wait_for_hint(
+                self._hint, _INTERVAL_SECONDS if answered else _FIRST_INTERVAL_SECONDS
+            )
             if self._registrar.stream_open:
-                if await self.ask():
-                    self._on_change()
+                for _ in range(_ASKED_AFTER_HINT if hinted else 1):
+                    if hinted:
+                        await asyncio.sleep(_FIRST_INTERVAL_SECONDS)
+                    if await self.ask():
+                        self._on_change()
                 await self._take_back()
+
+    def ask_soon(self) -> None:
+        """A device was allocated, and whose it is is not known yet; or a pod has ended, and gives its device back."""
+        self._hint.set()
 
     async def ask(self, *, timeout_seconds: float = 2.0) -> bool:
         """Asks once; returns whether what is in use changed."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from kata_node_agent.capacity.allocatable import MemoryBudget
     from kata_node_agent.config.schema import Config
+    from kata_node_agent.daemon.account import AccountKeeper
     from kata_node_agent.daemon.history import History
     from kata_node_agent.kubelet.devices import DeviceTable
 
@@ -29,6 +30,7 @@ def build_status(
     started: float,
     verdict_since: float,
     history: History,
+    account: AccountKeeper,
 ) -> pb.Status:
     """The Status message. Times are seconds since 1970."""
     kubelet = registrar.status
@@ -40,12 +42,12 @@ def build_status(
         verdict=view.verdict.verdict if view else "unknown",
         profile=view.verdict.profile if view else "",
         verdict_since_unix_seconds=verdict_since,
-        mode=config.mode,
+        mode=account.mode,
         resource=config.device_plugin.resource,
         slots=pb.Slots(
             total=len(table.listed),
             healthy=len(table.healthy),
-            in_use=len(table.plan.in_use),
+            in_use=table.plan.used,
             limited_by=table.plan.limit.name,
             limited_by_message=table.plan.limit.message,
         ),
@@ -57,7 +59,8 @@ def build_status(
             last_error=kubelet.last_error,
             socket=str(registrar.socket_path),
         ),
-        memory=_memory(view.budget, config, len(table.plan.in_use)) if view and view.budget else None,
+        memory=_memory(view.budget, account) if view and view.budget else None,
+        account=_account(account),
         history=[
             pb.Change(unix_seconds=c.unix_seconds, what=c.what, message=c.message) for c in history.changes
         ],
@@ -66,8 +69,8 @@ def build_status(
     )
 
 
-def _memory(budget: MemoryBudget, config: Config, in_use: int) -> pb.Memory:
-    committed = in_use * config.cost_of_one_bytes
+def _memory(budget: MemoryBudget, keeper: AccountKeeper) -> pb.Memory:
+    account = keeper.account
     return pb.Memory(
         capacity_bytes=budget.capacity_bytes,
         system_reserved_bytes=budget.system_reserved_bytes,
@@ -75,9 +78,33 @@ def _memory(budget: MemoryBudget, config: Config, in_use: int) -> pb.Memory:
         eviction_hard_bytes=budget.eviction_hard_bytes,
         hugepages_bytes=budget.hugepages_bytes,
         allocatable_bytes=budget.allocatable_bytes,
-        cost_of_one_bytes=config.cost_of_one_bytes,
-        committed_bytes=committed,
-        free_bytes=max(0, budget.allocatable_bytes - committed),
+        cost_of_one_bytes=account.cost_of_one.total_bytes,
+        committed_bytes=account.book.committed_bytes,
+        free_bytes=keeper.free_bytes,
+    )
+
+
+def _account(keeper: AccountKeeper) -> pb.Account:
+    account, closed = keeper.account, keeper.closed()
+    room, book = account.room, account.book
+    return pb.Account(
+        terms=[
+            pb.Term(
+                name=name,
+                budget_bytes=budget,
+                committed_bytes=room.committed.get(name, 0),
+                free_bytes=room.left(name),
+            )
+            for name, budget in room.budget.items()
+        ],
+        limited_by=room.least(account.cost_of_one.by_term),
+        free_bytes=keeper.free_bytes,
+        committed_bytes=book.committed_bytes,
+        sandboxes=len(book.running),
+        devices=len(book.devices),
+        draining=keeper.draining,
+        closed_by=closed.name if closed is not None else "",
+        mode_origin="set at run time" if account.setting("mode") else "configured",
     )
 
 

@@ -47,6 +47,19 @@ def read_shared_memory(root: HostRoot, *, live: bool, memory_bytes: int | None) 
     return None
 
 
+def free_shared_memory(root: HostRoot) -> int | None:
+    """Bytes that still go into /dev/shm of a live host; ``None`` where it is no file system of its own."""
+    path = root.resolve(PATH)
+    try:
+        if path.stat().st_dev == path.parent.stat().st_dev:
+            return None
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    # A tmpfs without a limit has no blocks at all.
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
 def parse_mount_size(text: str, memory_bytes: int | None) -> int | None:
     """The size of the last tmpfs mounted at /dev/shm; without an option it is half the memory."""
     size = None

@@ -11,7 +11,7 @@ from kata_node_agent.capacity.devices import DevicePlan, Limit, device_id, devic
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class _Holding:
     """A device that a pod holds, as far as we know."""
 
     since: float
+    pod: str = ""
     missed: int = 0
 
 
@@ -48,17 +49,27 @@ class Holdings:
         for index in indices:
             self._held[index] = _Holding(now)
 
-    def reconcile(self, named: Collection[int], now: float, connected_since: float) -> bool:
-        """Takes one answer of the pod resources API; returns whether what is in use changed.
+    def restore(self, index: int, since: float, pod: str) -> None:
+        """An agent before us was told this."""
+        self._held[index] = _Holding(since, pod)
+
+    @property
+    def pods(self) -> dict[int, str]:
+        """Device → ``namespace/name`` of its pod, empty while kubelet has not said it."""
+        return {index: holding.pod for index, holding in self._held.items()}
+
+    def reconcile(self, named: Mapping[int, str], now: float, connected_since: float) -> bool:
+        """Takes one answer of the pod resources API; returns whether what is in use, or by whom, changed.
 
         Args:
-            named: the devices that the answer names.
+            named: the devices that the answer names, each with its pod.
             now: when the answer came.
             connected_since: when the present kubelet took us in.
         """
-        before = self.indices
-        for index in named:
-            self._held.setdefault(index, _Holding(now)).missed = 0
+        before = self.pods
+        for index, pod in named.items():
+            holding = self._held.setdefault(index, _Holding(now))
+            holding.missed, holding.pod = 0, pod
         for index, holding in list(self._held.items()):
             if index in named:
                 continue
@@ -66,7 +77,7 @@ class Holdings:
             settled = now - max(holding.since, connected_since) >= RELEASE_GRACE_SECONDS
             if holding.missed > 1 and settled:
                 del self._held[index]
-        return self.indices != before
+        return self.pods != before
 
 
 class DeviceTable:

@@ -11,6 +11,7 @@ from kata_node_agent.errors import HostError
 from kata_node_agent.kubelet.devices import indices_of
 from kata_node_agent.pb import podresources_pb2, podresources_pb2_grpc
 from kata_node_agent.sockets import FRESH_CONNECTION, unix_target
+from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,8 +22,10 @@ _TIMEOUT_SECONDS = 2.0
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
-async def held_devices(socket: Path, resource: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> set[int]:
-    """The indices of our devices that kubelet names for some pod.
+async def held_devices(
+    socket: Path, resource: str, *, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> dict[int, str]:
+    """The indices of our devices that kubelet names for some pod, and that pod's ``namespace/name``.
 
     Raises:
         HostError: no answer; the message has kubelet's words.
@@ -31,16 +34,14 @@ async def held_devices(socket: Path, resource: str, *, timeout_seconds: float = 
         request = podresources_pb2.ListPodResourcesRequest()
         answer = await stub.List(request, timeout=timeout_seconds)
         _check(socket, answer)
-    return indices_of(
-        [
-            name
-            for pod in answer.pod_resources
-            for container in pod.containers
-            for devices in container.devices
-            if devices.resource_name == resource
-            for name in devices.device_ids
-        ]
-    )
+    return {
+        index: printable(f"{pod.namespace}/{pod.name}")
+        for pod in answer.pod_resources
+        for container in pod.containers
+        for devices in container.devices
+        if devices.resource_name == resource
+        for index in indices_of(devices.device_ids)
+    }
 
 
 async def allocatable_devices(

@@ -15,9 +15,10 @@ from kata_node_agent.config.schema import Mode
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from kata_node_agent.kubelet.devices import DeviceTable, Holdings
+    from kata_node_agent.ledger.gate import Decision
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -54,7 +55,18 @@ class DevicePluginService:
         holdings: Holdings,
         mode: Callable[[], Mode],
         on_allocated: Callable[[], None],
+        admit: Callable[[Collection[int]], Decision] | None = None,
     ) -> None:
+        """See the class.
+
+        Args:
+            table: what is shown to kubelet.
+            holdings: is told what is allocated.
+            mode: in force.
+            on_allocated: called after each allocation.
+            admit: asked before it: health that changes under way cannot prevent every allocation that does not fit.
+        """
+        self._admit = admit
         self._table = table
         self._holdings = holdings
         self._mode = mode
@@ -146,6 +158,8 @@ class DevicePluginService:
                 raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
             if self._mode() is Mode.WARN:
                 log.warning("would refuse an allocation", extra={"why": text})
+        if self._admit is not None and not (decision := self._admit(indices)).allowed:
+            raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, decision.message)
         if held := indices & self._holdings.indices:
             # Some kubelets gave one id to several pods (kubernetes #137534); refusing would fail a pod for their fault.
             log.warning("kubelet allocated devices that are in use", extra={"devices": len(held)})

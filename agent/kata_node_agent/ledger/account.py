@@ -76,6 +76,11 @@ class Account:
         return self._writer.problem
 
     @property
+    def is_open(self) -> bool:
+        """Whether the store was opened; if not, `open` is to be tried again."""
+        return self._writer.was_open
+
+    @property
     def set_aside(self) -> str:
         """Why an older file was set aside at the start; empty where none was."""
         return self._writer.set_aside
@@ -146,8 +151,11 @@ class Account:
         return decision
 
     def allocate(self, indices: Iterable[int]) -> Decision:
-        """Devices that kubelet is about to give to a pod. Those that are held already cost nothing."""
-        new = sorted(set(indices) - set(self.book.devices))
+        """Devices that kubelet is about to give to a pod.
+
+        One that stands for a VM already costs nothing more. One whose pod still has its VM is another pod's from now on.
+        """
+        new = sorted(index for index in set(indices) if self.book.commitment(index) is None)
         policy, now = self._policy(), self._clock()
         decision = allocate(len(new), self._cost_of_one, self.book.committed_bytes, self.room, policy)
         notes = [Note("allocate", "", "", decision)] if decision.reason != "Fits" else []
@@ -234,6 +242,11 @@ class Account:
         self._budget = {
             term: self._windows[term].take(value, now, rise_seconds) for term, value in seen.items()
         }
+
+    def is_asked(self, sandbox: str) -> bool:
+        """Whether somebody asked for this sandbox, and was told to go on."""
+        admission = self.book.admissions.get(sandbox)
+        return admission is not None and admission.asked
 
     def reprice(self, cost_of_one: Need) -> None:
         """Another cost of one is in force."""

@@ -78,6 +78,7 @@ class Vm:
     Attributes:
         sandbox: whose.
         vm_bytes: its memory as it is now.
+        forecast_bytes: what it becomes by what its pod was allocated; 0 where that is not known.
         overhead_bytes: of the host's processes, as observed; ``None`` where it is not known.
         resident_bytes, guest_resident_bytes: see `capacity.free.Commitment`.
     """
@@ -91,6 +92,7 @@ class Vm:
     pod_uid: str = ""
     pod: str = ""
     handler: str = ""
+    forecast_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +265,7 @@ def commitment_of(admission: Admission, vm: Vm | None) -> Commitment | None:
     if vm is None:
         return None if admission.lapsed else Commitment(admission.need)
     need = Need(
-        vm_bytes=max(admission.vm_bytes, vm.vm_bytes),
+        vm_bytes=max(admission.vm_bytes, vm.vm_bytes, vm.forecast_bytes),
         overhead_bytes=max(admission.overhead_bytes, vm.overhead_bytes or 0),
         backing=vm.backing,
     )

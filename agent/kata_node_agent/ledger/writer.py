@@ -27,11 +27,13 @@ class Writer:
     Attributes:
         problem: why nothing can be written; ``None`` while it can.
         set_aside: why an older file was set aside when it was opened; empty where none was.
+        was_open: whether it was opened; from then on a write mends what can be mended.
     """
 
     def __init__(self, store: Store, wall: Callable[[], float]) -> None:
         self.problem: LedgerError | None = None
         self.set_aside = ""
+        self.was_open = False
         self._store = store
         self._wall = wall
         self._entries: dict[str, Body | None] = {}
@@ -48,7 +50,7 @@ class Writer:
         except LedgerError as error:
             self._failed(error)
             raise
-        self.problem, self.set_aside = None, opened.set_aside
+        self.problem, self.set_aside, self.was_open = None, opened.set_aside, True
         if opened.set_aside:
             log.warning("set the ledger aside, what runs is looked for anew", extra={"why": opened.set_aside})
         return opened.entries
