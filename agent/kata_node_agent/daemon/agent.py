@@ -22,6 +22,7 @@ from kata_node_agent.daemon.features import FeaturePublisher
 from kata_node_agent.daemon.history import History
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.daemon.notify import Notifier
+from kata_node_agent.daemon.overhead import OverheadHistory
 from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
@@ -67,7 +68,8 @@ class Agent:
         self._slots.on_plan = self._replanned
         self._features = FeaturePublisher(lambda: self.config, self._node)
         self._report = NodeReport(lambda: self.config, self._node)
-        self._recorder = Recorder(lambda: self.config, self._node)
+        overhead = OverheadHistory(lambda: self.config, lambda: self._account.sandboxes.sandboxes)
+        self._recorder = Recorder(lambda: self.config, self._node, overhead)
         self._started = time.time()
         self._reload_problem: Problem | None = None
         self._account = AccountKeeper(lambda: self.config, self._node, self._history, self._slots.replan_soon)
