@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kata_node_agent.capacity.risks import Risk
 from kata_node_agent.errors import HostError, SocketError
 from kata_node_agent.pb import agent_pb2 as pb
 from kata_node_agent.publish.metrics import MetricsServer
+from kata_node_agent.sandboxes.document import as_document
+from kata_node_agent.sandboxes.model import Unbelieved
+from tests.sandboxes.support import MIB, sandbox
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 STATUS = pb.Status(
@@ -64,9 +68,22 @@ def unreadable() -> dict[str, Any]:
     raise HostError("/proc/meminfo: no usable MemTotal")
 
 
-def scrape(status: pb.Status, report: Callable[[], dict[str, Any]] = lambda: REPORT) -> str:
+def sandboxes() -> dict[str, Any]:
+    risk = Risk("ShmCeiling", "full", "grow it")
+    fakes = [Unbelieved(7, "qemu of sandbox x", "it runs in a container")]
+    both = [sandbox(), sandbox(id="b", pod=None, cost=None, charge=None)]
+    return as_document(both, fakes, host_overhead_bytes=60 * MIB, risks={"a": [risk, risk]})
+
+
+def scrape(
+    status: pb.Status,
+    report: Callable[[], dict[str, Any]] = lambda: REPORT,
+    seen: Callable[[], dict[str, Any]] = sandboxes,
+    *,
+    each: bool = True,
+) -> str:
     address = free_address()
-    server = MetricsServer(address, lambda: status, report)
+    server = MetricsServer(address, lambda: status, report, seen, lambda: each)
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
@@ -107,6 +124,39 @@ def test_a_node_that_cannot_be_read_leaves_the_status_to_scrape() -> None:
     text = scrape(STATUS, unreadable)
     assert "kata_node_agent_verdict" in text
     assert "kata_node_agent_node_bytes" not in text
+
+
+def test_the_sums_over_all_vms_are_of_what_is_known() -> None:
+    """Both have 3 GiB; the cost of one, 360 MiB of which 60 beside the guest, is known."""
+    text = scrape(STATUS, each=False)
+    for line in (
+        'kata_node_agent_sandboxes{vmm="qemu"} 2.0',
+        f'kata_node_agent_sandboxes_bytes{{kind="vm_memory"}} {6144 * MIB:g}',
+        f'kata_node_agent_sandboxes_bytes{{kind="resident"}} {360 * MIB:g}',
+        f'kata_node_agent_sandboxes_bytes{{kind="commitment"}} {(2 * 3132) * MIB:g}',
+        f'kata_node_agent_sandboxes_bytes{{kind="rss_sum"}} {480 * MIB:g}',
+        'kata_node_agent_sandboxes_at_risk{reason="ShmCeiling"} 1.0',
+        "kata_node_agent_sandboxes_unbelieved 1.0",
+    ):
+        name, _, value = line.rpartition(" ")
+        (found,) = [
+            float(words.rpartition(" ")[2]) for words in text.splitlines() if words.startswith(name + " ")
+        ]
+        assert found == pytest.approx(float(value), rel=1e-5)
+
+
+def test_series_of_each_vm_can_be_switched_off() -> None:
+    assert 'kata_node_agent_sandbox_bytes{kind="limit",pod="shop/web-0",sandbox="a"}' in scrape(STATUS)
+    assert 'kata_node_agent_sandbox_risk{pod="shop/web-0",reason="ShmCeiling",sandbox="a"} 1.0' in scrape(
+        STATUS
+    )
+    assert "kata_node_agent_sandbox_" not in scrape(STATUS, each=False)
+
+
+def test_vms_that_cannot_be_read_leave_the_rest_to_scrape() -> None:
+    text = scrape(STATUS, seen=unreadable)
+    assert "kata_node_agent_node_bytes" in text
+    assert "kata_node_agent_sandboxes" not in text
 
 
 def test_the_table_in_the_documents_is_what_a_scrape_has() -> None:

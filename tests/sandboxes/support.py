@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.host.root import HostRoot
+from kata_node_agent.sandboxes.model import Charge, Cost, Sandbox
 from kata_node_agent.sandboxes.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -205,3 +206,30 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+COST = Cost(300 * MIB, 30 * MIB, 8 * MIB, 20 * MIB, 2 * MIB, 0, 480 * MIB)
+CHARGE = Charge(
+    "/pods/x", 700 * MIB, 1000 * MIB, 300 * MIB, None, ("/kata_overhead/a",), 5 * MIB, "345 MiB more"
+)
+
+
+def sandbox(**differs: Any) -> Sandbox:
+    """A VM of 3 GiB, of which 360 MiB are resident, 60 of these beside the guest's."""
+    facts: dict[str, Any] = {
+        "id": "a",
+        "pod_uid": "u",
+        "pod": "shop/web-0",
+        "handler": "kata",
+        "vmm": "qemu",
+        "pid": 501,
+        "started": 100,
+        "base_bytes": 2048 * MIB,
+        "hotplugged_bytes": 1024 * MIB,
+        "max_bytes": None,
+        "memory_location": "shm",
+        "cost": COST,
+        "charge": CHARGE,
+        "cgroup": "/pods/x",
+    }
+    return Sandbox(**facts | differs)

@@ -3,40 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.risks import Risk
 from kata_node_agent.sandboxes.document import as_document
-from kata_node_agent.sandboxes.model import Charge, Cost, Sandbox, Unbelieved
-
-if TYPE_CHECKING:
-    from typing import Any
-
-MIB = 1 << 20
-COST = Cost(300 * MIB, 30 * MIB, 8 * MIB, 20 * MIB, 2 * MIB, 0, 480 * MIB)
-CHARGE = Charge(
-    "/pods/x", 700 * MIB, 1000 * MIB, 300 * MIB, None, ("/kata_overhead/a",), 5 * MIB, "345 MiB more"
-)
-
-
-def sandbox(**differs: Any) -> Sandbox:
-    facts: dict[str, Any] = {
-        "id": "a",
-        "pod_uid": "u",
-        "pod": "shop/web-0",
-        "handler": "kata",
-        "vmm": "qemu",
-        "pid": 501,
-        "started": 100,
-        "base_bytes": 2048 * MIB,
-        "hotplugged_bytes": 1024 * MIB,
-        "max_bytes": None,
-        "memory_location": "shm",
-        "cost": COST,
-        "charge": CHARGE,
-        "cgroup": "/pods/x",
-    }
-    return Sandbox(**facts | differs)
+from kata_node_agent.sandboxes.model import Unbelieved
+from tests.sandboxes.support import MIB, sandbox
 
 
 def test_what_the_contract_names_is_there_with_the_right_sums() -> None:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from kata_node_agent.api.account import AccountCalls
 from kata_node_agent.api.health import HealthService
+from kata_node_agent.api.sandboxes import SandboxCalls
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
 from kata_node_agent.sockets import FileIdentity, identity_of, make_room, unix_target
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kata_node_agent.api.account import Keeper
+    from kata_node_agent.api.sandboxes import Seen
 
     # Reads the node when asked; raises AgentError where it cannot.
     ReadNode = Callable[[], Awaitable[agent_pb2.Node]]
@@ -32,11 +34,14 @@ _STOP_GRACE_SECONDS = 0.2
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
 
 
-class NodeAgentService(AccountCalls):
+class NodeAgentService(AccountCalls, SandboxCalls):
     """The NodeAgent service over functions of the daemon."""
 
-    def __init__(self, status: Callable[[], agent_pb2.Status], node: ReadNode, keeper: Keeper) -> None:
-        super().__init__(keeper)
+    def __init__(
+        self, status: Callable[[], agent_pb2.Status], node: ReadNode, keeper: Keeper, sandboxes: Seen | None
+    ) -> None:
+        AccountCalls.__init__(self, keeper)
+        SandboxCalls.__init__(self, sandboxes)
         self._status = status
         self._node = node
 
@@ -89,9 +94,10 @@ class ApiServer:
         serving: Callable[[], Mapping[str, bool]],
         node: ReadNode,
         keeper: Keeper,
+        sandboxes: Seen | None = None,
     ) -> None:
         self.path = run_dir / SOCKET_NAME
-        self._service = NodeAgentService(status, node, keeper)
+        self._service = NodeAgentService(status, node, keeper, sandboxes)
         self._serving = serving
         self._health = HealthService(serving)
         self._servers: list[grpc.aio.Server] = []

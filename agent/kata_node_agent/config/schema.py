@@ -95,6 +95,12 @@ class SandboxConfig:
         "2Gi", values.amount, "memory of a VM at boot, with its unit (Kata's default_memory is in Mi)"
     )
     host_overhead: int = setting("60Mi", values.amount, "VMM, virtiofsd and shim, without the VM's memory")
+    follow: bool = setting(
+        True,
+        values.boolean,
+        "follow the VMs that run, their size and their cost (2 MiB of memory)",
+        live=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +208,7 @@ class MetricsConfig:
     tcp_address: str = setting(
         "", values.address, "address of /metrics, such as 127.0.0.1:9441; empty: none", live=False
     )
+    each_sandbox: bool = setting(True, values.boolean, "series of each sandbox, not only their sums")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -14,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from kata_node_agent.errors import AgentError, SocketError, describe_os_error
 from kata_node_agent.publish.node_metrics import node_metrics
+from kata_node_agent.publish.sandbox_metrics import sandbox_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,10 +33,16 @@ class StatusCollector(Collector):
     """The status as metrics; base units, names with our prefix."""
 
     def __init__(
-        self, status: Callable[[], agent_pb2.Status], report: Callable[[], Mapping[str, Any]]
+        self,
+        status: Callable[[], agent_pb2.Status],
+        report: Callable[[], Mapping[str, Any]],
+        sandboxes: Callable[[], Mapping[str, Any]] | None = None,
+        each_sandbox: Callable[[], bool] = lambda: True,
     ) -> None:
         self._status = status
         self._report = report
+        self._sandboxes = sandboxes
+        self._each_sandbox = each_sandbox
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
@@ -90,12 +98,12 @@ class StatusCollector(Collector):
         yield GaugeMetricFamily(
             "kata_node_agent_problems", "Problems that status shows.", value=float(len(status.problems))
         )
-        try:
-            report = self._report()
-        except AgentError:
-            # The status above says that the node cannot be read; a scrape tells the rest all the same.
-            return
-        yield from node_metrics(report)
+        # The status above says what cannot be read; a scrape tells the rest all the same.
+        with suppress(AgentError):
+            yield from node_metrics(self._report())
+        if self._sandboxes is not None:
+            with suppress(AgentError):
+                yield from sandbox_metrics(self._sandboxes(), each=self._each_sandbox())
 
 
 class MetricsServer:
@@ -106,9 +114,23 @@ class MetricsServer:
         address: str,
         status: Callable[[], agent_pb2.Status],
         report: Callable[[], Mapping[str, Any]],
+        sandboxes: Callable[[], Mapping[str, Any]] | None = None,
+        each_sandbox: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Listens.
+
+        Args:
+            address: host and port.
+            status: of the agent.
+            report: the document of `report`; raises AgentError.
+            sandboxes: the document of `sandboxes`, where they are followed; raises AgentError.
+            each_sandbox: whether each of them has series of its own.
+
+        Raises:
+            SocketError: it cannot listen there.
+        """
         registry = CollectorRegistry()
-        registry.register(StatusCollector(status, report))
+        registry.register(StatusCollector(status, report, sandboxes, each_sandbox))
         host, _, port = address.rpartition(":")
         try:
             started: tuple[WSGIServer, Thread] = start_http_server(int(port), host.strip("[]"), registry)
