@@ -17,6 +17,7 @@ from kata_node_agent.pb import agent_pb2 as pb
 from kata_node_agent.pb import agent_pb2_grpc
 from kata_node_agent.sandboxes.document import as_document
 from kata_node_agent.sandboxes.model import Unbelieved
+from tests.api.keeper import TestKeeper
 from tests.sandboxes.support import MIB, sandbox
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Followed:
 
     def __init__(self) -> None:
         self.now: dict[str, Any] | None = as_document([], host_overhead_bytes=0)
-        self.new = asyncio.Condition()
+        self.new = asyncio.Event()
 
     async def document(self) -> dict[str, Any]:
         if self.now is None:
@@ -38,14 +39,14 @@ class Followed:
 
     async def changes(self) -> AsyncIterator[None]:
         while True:
+            new = self.new
             yield
-            async with self.new:
-                await self.new.wait()
+            await new.wait()
 
     async def tell(self, document: dict[str, Any] | None) -> None:
         self.now = document
-        async with self.new:
-            self.new.notify_all()
+        self.new.set()
+        self.new = asyncio.Event()
 
 
 @asynccontextmanager
@@ -53,7 +54,8 @@ async def served(folder: Path, seen: Followed | None) -> AsyncIterator[Any]:
     async def node() -> pb.Node:
         return pb.Node()
 
-    server = ApiServer(folder, pb.Status, dict, node, sandboxes=seen)
+    keeper = TestKeeper(folder)
+    server = ApiServer(folder, pb.Status, dict, node, keeper, sandboxes=seen)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"unix:{server.path}") as channel:

@@ -96,7 +96,7 @@ def wait_for(holds: Callable[[], object], what: str, seconds: float = BOOT_SECON
         time.sleep(0.02)
 
 
-@dataclass
+@dataclass(eq=False)
 class RunningVm:
     """A VM of these tests."""
 

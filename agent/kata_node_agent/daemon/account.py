@@ -79,7 +79,7 @@ class AccountKeeper:
         root = HostRoot(config().host_root)
         boot_id = (root.try_read_text(_BOOT_ID, 128) or "unknown").strip()
         self.account = Account(Store(config().run_dir / FILE_NAME, boot_id), self.policy, self.cost_of_one)
-        self.sandboxes = SandboxWatch(config().host_root, self._swept)
+        self.sandboxes = SandboxWatch(config().host_root, self._swept, follows=config().sandbox.follow)
         self._reader = MemoryReader(root)
         self._pressure = PressureStop()
         self._swept_once = False

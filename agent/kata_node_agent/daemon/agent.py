@@ -26,6 +26,7 @@ from kata_node_agent.daemon.overhead import OverheadHistory
 from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
+from kata_node_agent.daemon.sandbox_report import sandbox_report
 from kata_node_agent.daemon.scrape import serve_metrics
 from kata_node_agent.daemon.slots import Slots
 from kata_node_agent.daemon.status import build_status, status_line
@@ -92,9 +93,9 @@ class Agent:
         )
         self._kubelet_state = ""
         self._running = False
-        self._api = ApiServer(
-            self.config.run_dir, self.status, self.serving, self._report.message, self._account
-        )
+        self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
+        calls = (self._report.message, self._account, self._sandboxes)
+        self._api = ApiServer(self.config.run_dir, self.status, self.serving, *calls)
 
     @property
     def config(self) -> Config:
@@ -123,7 +124,7 @@ class Agent:
             await self._first_look()
             self._slots.replan()
             await self._api.start(self.config.health.tcp_address)
-            metrics = serve_metrics(self.config.metrics.tcp_address, self.status, self._report.document)
+            metrics = serve_metrics(lambda: self.config, self.status, self._report.document, self._sandboxes)
             self._running = True
             log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
             await self._run_tasks()

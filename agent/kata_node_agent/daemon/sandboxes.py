@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -12,14 +13,20 @@ from kata_node_agent.errors import HostError
 from kata_node_agent.host.root import HostRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from kata_node_agent.sandboxes.model import Sandbox
+    from kata_node_agent.sandboxes.model import Sandbox, Unbelieved
     from kata_node_agent.sandboxes.watcher import Watcher
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+_NOT_FOLLOWED = Problem(
+    "SandboxesNotFollowed",
+    "sandbox.follow is false: VMs that nobody announced are not counted",
+    "set sandbox.follow = true and restart the agent",
+)
 
 
 class SandboxWatch:
@@ -27,25 +34,46 @@ class SandboxWatch:
 
     Attributes:
         sandboxes: what the last good sweep found.
+        unbelieved: who claimed to belong to one then, without evidence.
+        follows: whether anything is followed at all.
         problem: why there is none now; ``None`` while there is.
     """
 
-    def __init__(self, host_root: Path, on_sweep: Callable[[tuple[Sandbox, ...], float], None]) -> None:
+    def __init__(
+        self,
+        host_root: Path,
+        on_sweep: Callable[[tuple[Sandbox, ...], float], None],
+        *,
+        follows: bool = True,
+    ) -> None:
         """Reads nothing yet.
 
         Args:
             host_root: of the host.
             on_sweep: called on the event loop with what runs, and when the sweep began (`time.monotonic`).
+            follows: without, nothing is ever read nor told.
         """
+        self.follows = follows
+        self._news = asyncio.Event()
         self._root = HostRoot(host_root)
         self._on_sweep = on_sweep
         self._watcher: Watcher | None = None
         self._began = 0.0
         self.sandboxes: tuple[Sandbox, ...] = ()
-        self.problem: Problem | None = None
+        self.unbelieved: tuple[Unbelieved, ...] = ()
+        self.problem: Problem | None = None if follows else _NOT_FOLLOWED
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Goes on at once, and after each sweep that found something new."""
+        while True:
+            news = self._news
+            yield
+            await news.wait()
 
     async def look(self) -> None:
         """One sweep, now."""
+        if not self.follows:
+            return
         try:
             await self._call(self._ours().sweep)
         except HostError as error:
@@ -53,6 +81,8 @@ class SandboxWatch:
 
     async def run(self) -> None:
         """Follows until cancelled: a VM that comes, grows or goes is told within a second."""
+        if not self.follows:
+            return
         from kata_node_agent.sandboxes.follow import follow
 
         async for _ in follow(self._ours(), self._root, run=self._call):
@@ -79,6 +109,11 @@ class SandboxWatch:
             raise
         if is_sweep:
             self.problem = None
-            self.sandboxes = self._ours().sandboxes
+            before = self.sandboxes, self.unbelieved
+            self.sandboxes, self.unbelieved = self._ours().sandboxes, self._ours().unbelieved
+            if before != (self.sandboxes, self.unbelieved):
+                # Who waits has the event before this one.
+                self._news.set()
+                self._news = asyncio.Event()
             self._on_sweep(self.sandboxes, self._began)
         return result

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kata_node_agent.config.schema import Config
+    from kata_node_agent.daemon.sandbox_report import SandboxReport
     from kata_node_agent.pb import agent_pb2
     from kata_node_agent.publish.metrics import MetricsServer
 
@@ -15,14 +17,17 @@ _TIMEOUT_SECONDS = 2.0
 
 
 def serve_metrics(
-    address: str, status: Callable[[], agent_pb2.Status], document: Callable[[], Mapping[str, Any]]
+    config: Callable[[], Config],
+    status: Callable[[], agent_pb2.Status],
+    document: Callable[[], Mapping[str, Any]],
+    sandboxes: SandboxReport | None,
 ) -> MetricsServer | None:
     """A listener where one is configured; the library is loaded only then.
 
     Raises:
         SocketError: it cannot listen there.
     """
-    if not address:
+    if not (address := config().metrics.tcp_address):
         return None
     from kata_node_agent.publish.metrics import MetricsServer
 
@@ -34,4 +39,5 @@ def serve_metrics(
     def ask() -> agent_pb2.Status:
         return asyncio.run_coroutine_threadsafe(on_loop(), loop).result(_TIMEOUT_SECONDS)
 
-    return MetricsServer(address, ask, document)
+    read = sandboxes.read if sandboxes is not None else None
+    return MetricsServer(address, ask, document, read, lambda: config().metrics.each_sandbox)
