@@ -18,6 +18,13 @@ def test_what_is_permitted_changes_the_vm() -> None:
     assert (settings.default_memory_bytes, settings.slots, faults) == (4096 * MIB, 20, ())
 
 
+def test_cpus_are_the_annotations_too() -> None:
+    permitted = VmSettings(enable_annotations=("vcpus",))
+    wanted = {f"{HYPERVISOR}default_vcpus": "3", f"{HYPERVISOR}default_max_vcpus": "5"}
+    settings, faults = with_annotations(permitted, wanted)
+    assert (settings.default_vcpu_millis, settings.max_vcpus, faults) == (3000, 5, ())
+
+
 def test_what_is_not_permitted_fails_with_go_and_is_passed_over_by_runtime_rs() -> None:
     wanted = {f"{HYPERVISOR}enable_virtio_mem": "true"}
     for kind, fatal in ((GO, True), (RUST, False)):

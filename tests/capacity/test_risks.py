@@ -79,6 +79,20 @@ def test_a_risk_begins_where_the_number_is_passed(reason: str, sandbox: SandboxF
     assert found.remedy
 
 
+def test_the_numbers_are_said() -> None:
+    found = only(replace(CALM, cgroup_limit_bytes=7 * GIB + 60 * MIB, charge_bytes=3 * GIB + 60 * MIB))
+    assert "the kernel kills the VM 1Gi before the guest is full, 4Gi from now" in found.message
+    used = replace(CALM, resident_bytes=9 * GIB + 60 * MIB)
+    assert (
+        "9.1Gi is in use, 1Gi more than the pod requests (6Gi) with its podFixed (2.1Gi)"
+        in only(used).message
+    )
+    assert reasons(replace(CALM, resident_bytes=8 * GIB + 60 * MIB)) == []
+    outside = replace(CALM, outside_bytes=GIB, outside="/kata_overhead/x")
+    assert "1Gi is charged to /kata_overhead/x, outside" in only(outside).message
+    assert "podFixed.cpu by 1250m" in only(replace(CALM, vcpus=3, cpu_quota_millicores=1750)).remedy
+
+
 def test_the_shared_tmpfs_is_a_ceiling_for_all_vms_together_and_for_what_they_become() -> None:
     assert reasons(CALM, replace(NODE, shm_bytes=8 * GIB)) == []
     found = only(CALM, replace(NODE, shm_bytes=8 * GIB - 1, shm_free_bytes=GIB))
@@ -139,6 +153,7 @@ def test_a_small_guest_is_plugged_in_parts_and_the_first_is_the_hardest() -> Non
     assert plugs(rust, forecast(rust, pod)) == ((256 * MIB, 64 * GIB + 256 * MIB),)
     assert plugs(replace(small, virtio_mem=True), forecast(replace(small, virtio_mem=True), pod)) == ()
     found = only(SandboxFacts(vm_bytes=256 * MIB, plugs=plugs(small, forecast(small, pod))))
+    assert "to take 12Gi more the guest" in found.message
     assert "needs 192Mi first, but of its 256Mi only 146Mi is left" in found.message
     assert "default_memory to 302Mi" in found.remedy
 

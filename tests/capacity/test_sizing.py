@@ -107,6 +107,7 @@ def reasons(faults: tuple[Fault, ...]) -> list[str]:
         ("virtio-mem beyond the maximum never ends", replace(GO, virtio_mem=True, max_bytes=4 * GIB), main(6144), 4096, ["ResizeNeverEnds"], False),
         ("so does a step of 48 times the maximum", replace(GO, default_memory_bytes=256 * MIB, max_bytes=256 * MIB), main(13 * 1024), 256, ["HotplugClamped", "ResizeNeverEnds"], False),
         ("slots run out", replace(GO, slots=2), main(128, 128, 128), 2304, ["NoMemorySlotLeft"], False),
+        ("with runtime-rs too", replace(RUST_DYNAMIC, slots=2), main(128, 128, 128), 2304, ["NoMemorySlotLeft"], False),
         ("static beyond the maximum does not start", replace(GO_STATIC, max_bytes=4 * GIB), main(6144), 8192, ["BootBeyondMaximum"], False),
         ("runtime-rs raises its maximum", replace(RUST, max_bytes=4 * GIB), main(6144), 6176, [], True),
         ("runtime-rs, dynamic: an error", replace(RUST_DYNAMIC, max_bytes=4 * GIB), main(1024, 6144), 3072, ["BeyondMaximum"], False),
@@ -130,6 +131,12 @@ def test_a_step_is_at_most_48_times_what_is_there() -> None:
     assert grow(replace(small, slots=1), Vm(256 * MIB), found.final_bytes)[0] == Vm(49 * 256 * MIB, 1)
 
 
+def test_slots_of_what_was_plugged_before_are_taken() -> None:
+    for settings in (replace(GO, slots=2), replace(RUST_DYNAMIC, slots=2)):
+        assert forecast(settings, main(128), Vm(2 * GIB, dimms=1)).starts
+        assert not forecast(settings, main(128), Vm(2 * GIB, dimms=2)).starts
+
+
 def test_a_restart_and_a_smaller_limit_change_nothing_and_a_larger_one_grows() -> None:
     now = Vm(8 * GIB, dimms=1)
     assert forecast(GO, main(6144), now).final_bytes == 8 * GIB
@@ -148,7 +155,8 @@ def test_a_vm_with_virtio_mem_shrinks_and_its_high_water_stays() -> None:
 def test_a_static_vm_keeps_its_size_when_limits_grow() -> None:
     found = forecast(GO_STATIC, main(6144), Vm(4 * GIB))
     assert (found.final_bytes, reasons(found.faults), found.starts) == (4 * GIB, ["LimitBeyondVm"], True)
-    assert not forecast(GO_STATIC, main(1024), Vm(4 * GIB)).faults
+    assert "come to a VM of 8192 MiB, but it keeps its 4096 MiB" in found.faults[0].message
+    assert not forecast(GO_STATIC, main(2048), Vm(4 * GIB)).faults
 
 
 @pytest.mark.parametrize(
