@@ -94,6 +94,8 @@ class OwnCgroup:
                 for mount in self._all_mounts
                 for procs in Path(f"{mount}{self.path}").rglob("cgroup.procs")
                 for line in procs.read_text().split()
+                # 0 is a process of another namespace, which is not ours to end.
+                if line != "0"
             }
             for pid in pids:
                 with suppress(ProcessLookupError):
