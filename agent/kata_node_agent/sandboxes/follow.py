@@ -20,6 +20,7 @@ from kata_node_agent.host.watch import FolderWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from pathlib import Path
 
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.sandboxes.model import Sandbox
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 
 GLANCE_SECONDS = 0.5
 SWEEP_SECONDS = 10.0
-# To list all processes costs more than to look at the VMs that are known.
+# To list all processes costs more than to look at the VMs that are known. On a node without any, folders tell of the first.
 _LIST_SECONDS = 2.0
+_LIST_NONE_SECONDS = 5.0
 _BOOT_SECONDS = 3.0
 # Files appear in /dev/shm in bursts, and not only Kata's.
 _MIN_PAUSE_SECONDS = 0.02
@@ -67,9 +69,14 @@ async def follow(
     hint = asyncio.Event()
     loop = asyncio.get_running_loop()
     told: tuple[Sandbox, ...] | None = None
+    hinted = float("-inf")
     complained = ""
-    watches = [FolderWatch(root.resolve(folder), poll_seconds=_POLL_SECONDS) for folder in _FOLDERS]
-    tasks = [asyncio.create_task(_pass_on(watch, hint)) for watch in watches]
+    folders = [root.resolve(folder) for folder in _FOLDERS]
+    watches = [FolderWatch(folder, poll_seconds=_POLL_SECONDS) for folder in folders]
+    tasks = [
+        asyncio.create_task(_pass_on(watch, folder, hint))
+        for watch, folder in zip(watches, folders, strict=True)
+    ]
     ends = _Ends(root, hint)
     try:
         while True:
@@ -85,17 +92,18 @@ async def follow(
             if found != told:
                 told = found
                 yield found
-            swept = listed = hinted = loop.time()
-            while loop.time() - swept < sweep_seconds:
+            swept = listed = loop.time()
+            while (left := swept + sweep_seconds - loop.time()) > 0:
                 await asyncio.sleep(_MIN_PAUSE_SECONDS)
+                # A sandbox begins with a folder, and its VMM comes soon after.
+                alert = watcher.follows_any or loop.time() - hinted < _BOOT_SECONDS
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(glance_seconds):
+                    async with asyncio.timeout(min(left, glance_seconds if alert else _LIST_NONE_SECONDS)):
                         await hint.wait()
                 now = loop.time()
                 if hint.is_set():
                     hint.clear()
                     hinted = now
-                # A sandbox begins with a folder, and its VMM comes soon after.
                 everything = now - hinted < _BOOT_SECONDS or now - listed >= _LIST_SECONDS
                 if everything:
                     listed = now
@@ -110,10 +118,22 @@ async def follow(
             watch.close()
 
 
-async def _pass_on(watch: FolderWatch, hint: asyncio.Event) -> None:
+async def _pass_on(watch: FolderWatch, folder: Path, hint: asyncio.Event) -> None:
+    before = _state(folder)
     while True:
         await watch.wait()
-        hint.set()
+        # A watch also ends its wait when nothing has happened for a while.
+        if (now := _state(folder)) != before:
+            before = now
+            hint.set()
+
+
+def _state(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 class _Ends:

@@ -60,6 +60,11 @@ class Watcher:
         """Claims without evidence, as the last sweep found them; a hundred at most."""
         return self._census.unbelieved
 
+    @property
+    def follows_any(self) -> bool:
+        """Whether there is a VM whose size a glance would look at."""
+        return bool(self._vms)
+
     def sweep(self) -> tuple[Sandbox, ...]:
         """Looks at every process, and at what has changed of every sandbox.
 
