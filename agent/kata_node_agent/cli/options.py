@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from kata_node_agent.cli.flags import SETTING_FLAGS
+from kata_node_agent.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,3 +60,15 @@ def setting_flags(*names: str) -> Callable[[F], F]:
 def given_settings(arguments: dict[str, Any]) -> dict[str, object]:
     """Dotted key → raw value, for the flags that were given."""
     return {name.replace("__", "."): value for name, value in arguments.items() if value is not None}
+
+
+def run_dir(config_file: Path | None, given: dict[str, object]) -> Path:
+    """Where the agent serves. A configuration that is broken now is no reason not to ask the agent that runs."""
+    from kata_node_agent.config.load import load
+    from kata_node_agent.config.schema import Config
+
+    try:
+        return load(config_file, flags=given).config.run_dir
+    except ConfigError as error:
+        click.echo(f"kata-node-agent: {error}", err=True)
+        return Path(str(given.get("run_dir", Config().run_dir)))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_node_agent.cli import options
 from kata_node_agent.cli.output import print_text
-from kata_node_agent.errors import ConfigError
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kata_node_agent.pb import agent_pb2
 
 SCHEMA = "kata-node-agent/status/v1"
@@ -34,24 +34,12 @@ def command(config_file: Path | None, output_format: str, history: bool, **flags
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from kata_node_agent.api.client import get_status
 
-    status = get_status(_run_dir(config_file, options.given_settings(flags)))
+    status = get_status(options.run_dir(config_file, options.given_settings(flags)))
     if output_format == "json":
         print_text(json.dumps(as_json(status)))
     else:
         print_text(history_text(status) if history else as_text(status, time.time()))
     click.get_current_context().exit(1 if status.problems else 0)
-
-
-def _run_dir(config_file: Path | None, given: dict[str, object]) -> Path:
-    """Where the agent serves. A configuration that is broken now is no reason not to ask the agent that runs."""
-    from kata_node_agent.config.load import load
-    from kata_node_agent.config.schema import Config
-
-    try:
-        return load(config_file, flags=given).config.run_dir
-    except ConfigError as error:
-        click.echo(f"kata-node-agent: {error}", err=True)
-        return Path(str(given.get("run_dir", Config().run_dir)))
 
 
 def as_json(status: agent_pb2.Status) -> dict[str, object]:
@@ -84,14 +72,31 @@ def as_json(status: agent_pb2.Status) -> dict[str, object]:
         },
         "nri": {"connected": False},
         "memory": {field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields},
-        "free_bytes": memory.free_bytes,
-        "committed_bytes": memory.committed_bytes,
+        "free_bytes": status.account.free_bytes,
+        "committed_bytes": status.account.committed_bytes,
+        "account": account_json(status.account),
         "history": [
             {"unix_seconds": change.unix_seconds, "what": change.what, "message": change.message}
             for change in status.history
         ],
         "change_counts": dict(status.change_counts),
         "problems": [{"reason": p.reason, "message": p.message, "remedy": p.remedy} for p in status.problems],
+    }
+
+
+def account_json(account: agent_pb2.Account) -> dict[str, object]:
+    """What may be promised to VMs, and what is."""
+    return {
+        "terms": [
+            {field.name: getattr(term, field.name) for field in term.DESCRIPTOR.fields}
+            for term in account.terms
+        ],
+        "limited_by": account.limited_by,
+        "sandboxes": account.sandboxes,
+        "devices": account.devices,
+        "draining": account.draining,
+        "closed_by": account.closed_by,
+        "mode_origin": account.mode_origin,
     }
 
 
@@ -131,6 +136,7 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
             + (f" − hugepages {format_bytes(memory.hugepages_bytes)}" if memory.hugepages_bytes else "")
             + f"; one VM {format_bytes(memory.cost_of_one_bytes)}"
         )
+    lines += _account_lines(status.account)
     state = "registered" if kubelet.registered else "not registered"
     stream = "stream open" if kubelet.stream_open else "no stream"
     times = f"{kubelet.registrations} registration{'s' if kubelet.registrations != 1 else ''}"
@@ -141,6 +147,23 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
         f"agent      {status.version}, pid {status.pid}, up {_ago(status.started_unix_seconds, now)}"
     )
     return "\n".join(lines)
+
+
+def _account_lines(account: agent_pb2.Account) -> list[str]:
+    """What is promised and what is left, by term; the one that limits first."""
+    if not account.terms:
+        return []
+    drained = ", draining" if account.draining else ""
+    holders = f"{account.sandboxes} VMs and {account.devices} devices"
+    promised, free = format_bytes(account.committed_bytes), format_bytes(account.free_bytes)
+    lines = [f"account    {promised} promised to {holders}, {free} free{drained}"]
+    for term in sorted(account.terms, key=lambda term: term.name != account.limited_by):
+        if not (term.budget_bytes or term.committed_bytes):
+            # No huge pages, say: nobody has any, and nobody wants any.
+            continue
+        less = f"{format_bytes(term.budget_bytes)} − {format_bytes(term.committed_bytes)}"
+        lines.append(f"           {term.name:18} {less} = {format_bytes(term.free_bytes)}")
+    return lines
 
 
 def _ago(then: float, now: float) -> str:
