@@ -15,7 +15,7 @@ from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.facts import is_live
 from kata_node_agent.host.kernel import read_arch
 from kata_node_agent.host.machine import KUBELET_ROOT, online_cpus
-from kata_node_agent.host.shm import read_shared_memory
+from kata_node_agent.host.shm import free_shared_memory, read_shared_memory
 from kata_node_agent.nodeconfig.kata import read_kata_settings
 from kata_node_agent.nodeconfig.memory import read_budget
 from kata_node_agent.nodeconfig.vm_settings import vm_settings
@@ -99,6 +99,7 @@ class _Settings:
     """What of the node changes rarely."""
 
     node: NodeFacts
+    live: bool
     handlers: tuple[KataSettings, ...]
     by_handler: Mapping[str, VmSettings]
     kubelet_root: str
@@ -145,7 +146,9 @@ class SandboxObserver:
             for s, k, (vcpus, quota) in zip(sandboxes, known, map(self._cpus_of, sandboxes), strict=True)
         ]
         in_shm = sum(fact.vm_bytes for fact in facts if fact.memory_in == "shm")
-        node = replace(settings.node, shm_vm_bytes=in_shm)
+        # In a recorded tree the folder lies on the disk of whoever looks at it.
+        free = free_shared_memory(self._root) if settings.live else None
+        node = replace(settings.node, shm_vm_bytes=in_shm, shm_free_bytes=free)
         views = tuple(_view(*each, node) for each in zip(sandboxes, known, facts, strict=True))
         return Overview(views, unbelieved, node, settings.handlers, settings.problems)
 
@@ -211,7 +214,9 @@ class SandboxObserver:
                 problems.append(f"handler {kata.handler}: {kata.problem}")
             # Without the host's memory no maximum is known: any VM fits.
             by_handler[kata.handler] = vm_settings(kata, capacity or 1 << 50, online_cpus(root), arch)
-        return _Settings(node, handlers, by_handler, kubelet_root, find_cgroup_mounts(root), tuple(problems))
+        return _Settings(
+            node, live, handlers, by_handler, kubelet_root, find_cgroup_mounts(root), tuple(problems)
+        )
 
 
 def _view(sandbox: Sandbox, known: PodFacts, facts: SandboxFacts, node: NodeFacts) -> SandboxView:
