@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SERVICE = "nri.pkg.api.v1alpha1.Plugin"
 GIB = 1 << 30
+_PATIENCE_SECONDS = 30.0
 
 
 def pod(
@@ -149,8 +150,9 @@ class Runtime:
             NriError: it said no, or nothing.
         """
         assert self.plugin is not None
+        # More patient than it says it is: a busy machine is no finding.
         return await self.plugin.connection.call(
-            SERVICE, method, message.SerializeToString(), timeout_seconds=self.request_timeout_seconds
+            SERVICE, method, message.SerializeToString(), timeout_seconds=_PATIENCE_SECONDS
         )
 
     async def run(self, of: nri_pb2.PodSandbox) -> None:

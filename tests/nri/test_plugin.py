@@ -74,7 +74,7 @@ async def agent(path: Path, gate: Budget, *, allow: bool = True) -> AsyncIterato
         await asyncio.wait([running])
 
 
-async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
+async def until(ready: Callable[[], bool], seconds: float = 40) -> None:
     async with asyncio.timeout(seconds):
         while not ready():
             await asyncio.sleep(0.005)
@@ -409,7 +409,7 @@ def test_a_message_that_cannot_be_decoded_ends_the_conversation_and_the_next_beg
             assert runtime.plugin is not None
             with pytest.raises(NriError):
                 await runtime.plugin.connection.call(
-                    "nri.pkg.api.v1alpha1.Plugin", "RunPodSandbox", b"\xff", timeout_seconds=2
+                    "nri.pkg.api.v1alpha1.Plugin", "RunPodSandbox", b"\xff", timeout_seconds=30
                 )
             await until(lambda: client.status.synchronizations == 2)
 

@@ -265,17 +265,6 @@ class Plugin:
         outcome = "would_refuse" if decision.would_refuse else "allowed" if decision.allowed else "refused"
         self._tally.decisions[step.question, outcome] += 1
         if not decision.allowed:
-            log.warning(
-                "refused",
-                extra={
-                    "pod": step.claim.pod,
-                    "sandbox": key,
-                    "needs_bytes": decision.needs_bytes,
-                    "free_bytes": decision.free_bytes,
-                    "limited_by": decision.limited_by,
-                    "why": decision.message,
-                },
-            )
             raise StatusError(_RESOURCE_EXHAUSTED, _refusal(decision))
         self._pods[key] = step.then
 
