@@ -46,6 +46,8 @@ host_overhead = "0"
 [eligibility]
 profile = "upstream"
 waive = [{waived}]
+[nri]
+socket = "{folder}/nri.sock"
 [nfd]
 publish = false
 [events]

@@ -78,3 +78,12 @@ def describe_os_error(error: OSError) -> str:
         return str(error)
     name = errno.errorcode.get(error.errno, f"errno {error.errno}")
     return f"{error.strerror or 'error'} ({name})"
+
+
+def first_in(group: BaseExceptionGroup[AgentError]) -> AgentError:
+    """The first error of a group that holds nothing else, whatever groups it is in."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, AgentError)  # noqa: S101 - the group holds nothing else
+    return error

@@ -167,6 +167,7 @@ class RealNode:
             '  runtime_type = "io.containerd.runc.v2"\n'
             # Where this test runs a process may not be allowed to lower its own score.
             '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
+            f'[plugins."io.containerd.nri.v1.nri"]\n  socket_path = "{self.folder}/nri.sock"\n'
         )
         self._containerd = self._spawn(
             "containerd", ["unshare", "-m", self._bin / "containerd", "-c", config], join=True
@@ -224,6 +225,8 @@ class RealNode:
         config = self.folder / "agent.toml"
         config.write_text(
             f'[health]\ntcp_address = "127.0.0.1:{self.health_port}"\n'
+            # Who asks at this runtime's socket is another test's matter.
+            "[nri]\nenabled = false\n"
             f'[kubelet]\npod_resources_socket = "{self.folder}/root/pod-resources/kubelet.sock"\n'
             f'[nfd]\nlabel = "always"\nfeatures_dir = "/features.d"\n{self.agent_settings}'
         )

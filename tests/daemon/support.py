@@ -29,6 +29,7 @@ class Node:
         if kvm:
             (self.root / "dev" / "kvm").symlink_to("/dev/kvm")
         self.plugins = folder / "dp"
+        self.nri = folder / "nri.sock"
         self.run_dir = folder / "run"
         self.config = folder / "c.toml"
         self.config.write_text("")
@@ -44,9 +45,12 @@ class Node:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Environment for it: a pod resources socket of the test's own."""
-        socket = str(self.folder / "pod-resources" / "kubelet.sock")
-        return {**os.environ, "KATA_NODE_AGENT_KUBELET_POD_RESOURCES_SOCKET": socket}
+        """Environment for it: sockets of the test's own for what is not below `root`."""
+        sockets = {
+            "KATA_NODE_AGENT_KUBELET_POD_RESOURCES_SOCKET": self.folder / "pod-resources" / "kubelet.sock",
+            "KATA_NODE_AGENT_NRI_SOCKET": self.nri,
+        }
+        return {**os.environ, **{name: str(path) for name, path in sockets.items()}}
 
     def agent(self, *extra: str, environ: dict[str, str] | None = None) -> Agent:
         """Starts an agent."""

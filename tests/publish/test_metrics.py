@@ -1,3 +1,4 @@
+import math
 import re
 import socket
 import urllib.request
@@ -24,6 +25,13 @@ STATUS = pb.Status(
     kubelet=pb.Kubelet(registered=True, registrations=3),
     memory=pb.Memory(capacity_bytes=7),
     change_counts={"verdict": 5},
+    nri=pb.Nri(
+        connected=True,
+        unseen=2,
+        decisions=[pb.NriDecisions(question="admit", outcome="refused", count=3)],
+        answers=[pb.NriAnswers(up_to_seconds=0.5, count=6), pb.NriAnswers(up_to_seconds=math.inf, count=7)],
+        answers_seconds_sum=0.25,
+    ),
 )
 
 
@@ -99,6 +107,12 @@ def test_a_scrape_tells_the_status() -> None:
         'kata_node_agent_changes_total{what="verdict"} 5.0',
         'kata_node_agent_slots{state="in_use"} 2.0',
         "kata_node_agent_kubelet_registrations_total 3.0",
+        'kata_node_agent_nri_decisions_total{outcome="refused",question="admit"} 3.0',
+        'kata_node_agent_nri_let_through_total{how="unseen"} 2.0',
+        'kata_node_agent_nri_answer_seconds_bucket{le="0.5"} 6.0',
+        'kata_node_agent_nri_answer_seconds_bucket{le="+Inf"} 7.0',
+        "kata_node_agent_nri_answer_seconds_count 7.0",
+        "kata_node_agent_nri_answer_seconds_sum 0.25",
         'kata_node_agent_memory_bytes{part="capacity"} 7.0',
     ):
         assert line in text
@@ -161,7 +175,12 @@ def test_vms_that_cannot_be_read_leave_the_rest_to_scrape() -> None:
 
 def test_the_table_in_the_documents_is_what_a_scrape_has() -> None:
     scraped = {
-        (sample.name, family.type if family.type != "unknown" else "", tuple(sorted(sample.labels)))
+        # A histogram has several samples, and one line in the table.
+        (
+            family.name if family.type == "histogram" else sample.name,
+            family.type if family.type != "unknown" else "",
+            tuple(sorted(set(sample.labels) - {"le"})),
+        )
         for family in text_string_to_metric_families(scrape(STATUS))
         for sample in family.samples
     }

@@ -89,7 +89,11 @@ class Dev:
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         kubelet = [sys.executable, "-m", "kata_node_agent", "devkubelet", "serve", "--dir", str(folder.root)]
         self._kubelet = Child("kubelet", kubelet, {}, lambda line: self._print("kubelet", line))
-        environment = {"KATA_NODE_AGENT_KUBELET_POD_RESOURCES_SOCKET": str(folder.pod_resources_socket)}
+        environment = {
+            "KATA_NODE_AGENT_KUBELET_POD_RESOURCES_SOCKET": str(folder.pod_resources_socket),
+            # A runtime of this machine is not to be told what it may run by an agent that is tried out.
+            "KATA_NODE_AGENT_NRI_ENABLED": "false",
+        }
         self._agent = Child("agent", agent, environment, lambda line: self._print("agent", line))
         self._started = time.monotonic()
         self._kubelet_pid = 0

@@ -70,7 +70,7 @@ def as_json(status: agent_pb2.Status) -> dict[str, object]:
             "last_error": kubelet.last_error,
             "socket": kubelet.socket,
         },
-        "nri": {"connected": False},
+        "nri": nri_json(status.nri),
         "memory": {field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields},
         "free_bytes": status.account.free_bytes,
         "committed_bytes": status.account.committed_bytes,
@@ -98,6 +98,13 @@ def account_json(account: agent_pb2.Account) -> dict[str, object]:
         "closed_by": account.closed_by,
         "mode_origin": account.mode_origin,
     }
+
+
+def nri_json(nri: agent_pb2.Nri) -> dict[str, object]:
+    """The part about the container runtime's questions."""
+    plain = [field.name for field in nri.DESCRIPTOR.fields if field.name not in {"decisions", "answers"}]
+    decisions = [{"question": d.question, "outcome": d.outcome, "count": d.count} for d in nri.decisions]
+    return {name: getattr(nri, name) for name in plain} | {"decisions": decisions}
 
 
 def history_text(status: agent_pb2.Status) -> str:
@@ -143,6 +150,7 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
     lines.append(
         f"kubelet    {state}, {stream}, for {_ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}"
     )
+    lines.append(nri_line(status.nri, now))
     lines.append(
         f"agent      {status.version}, pid {status.pid}, up {_ago(status.started_unix_seconds, now)}"
     )
@@ -164,6 +172,18 @@ def _account_lines(account: agent_pb2.Account) -> list[str]:
         less = f"{format_bytes(term.budget_bytes)} − {format_bytes(term.committed_bytes)}"
         lines.append(f"           {term.name:18} {less} = {format_bytes(term.free_bytes)}")
     return lines
+
+
+def nri_line(nri: agent_pb2.Nri, now: float) -> str:
+    """Whether the runtime asks before it creates VMs, and what went past us."""
+    line = f"nri        {nri.state}"
+    if nri.connected:
+        line += f", {nri.runtime}, for {_ago(nri.since_unix_seconds, now)}, {nri.pods} Kata pods"
+    elif nri.state != "off":
+        line += f": {nri.socket}"
+    if past := nri.undecided + nri.late + nri.unanswered + nri.unseen:
+        line += f"; {past} went on without a decision"
+    return line
 
 
 def _ago(then: float, now: float) -> str:

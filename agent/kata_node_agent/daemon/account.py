@@ -52,7 +52,7 @@ class AccountKeeper:
     Attributes:
         account: the account itself.
         sandboxes: what runs.
-        handlers: Kata's settings for each handler whose VMs run here.
+        handlers: Kata's settings for each handler.
     """
 
     def __init__(
@@ -170,7 +170,11 @@ class AccountKeeper:
         accounting = self._config().accounting
         running = {vm.handler: vm.backing for vm in self.account.book.vms.values() if vm.handler}
         self.handlers = reading.handlers
-        told = {name: backing_of(settings.memory_in) for name, settings in reading.handlers.items()}
+        told = {
+            name: backing_of(settings.memory_in)
+            for name, settings in reading.handlers.items()
+            if settings.runs_here
+        }
         self._backings = {**told, **running}
         self.account.reprice(self.cost_of_one)
         self.account.take_memory(
@@ -259,7 +263,7 @@ class AccountKeeper:
             return replace(self.cost_of_one, vm_bytes=memory_bytes) if memory_bytes else self.cost_of_one
         if handler not in self.handlers:
             known = ", ".join(sorted(self.handlers)) or "none was found in the runtime's configuration"
-            raise ConfigError(f"no Kata handler {handler}", hint=f"handlers whose VMs run here: {known}")
+            raise ConfigError(f"no Kata handler {handler}", hint=f"Kata's handlers: {known}")
         from kata_node_agent.capacity import pod
         from kata_node_agent.capacity.sizing import forecast
 

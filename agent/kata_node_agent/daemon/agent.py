@@ -22,6 +22,7 @@ from kata_node_agent.daemon.features import FeaturePublisher
 from kata_node_agent.daemon.history import History
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.daemon.notify import Notifier
+from kata_node_agent.daemon.nri import nri_gate
 from kata_node_agent.daemon.overhead import OverheadHistory
 from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.recorder import Recorder
@@ -32,7 +33,7 @@ from kata_node_agent.daemon.slots import Slots
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.daemon.waiting import wait_for_hint
-from kata_node_agent.errors import AgentError
+from kata_node_agent.errors import AgentError, first_in
 from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.kubelet.service import DevicePluginService
 
@@ -74,6 +75,7 @@ class Agent:
         self._started = time.time()
         self._reload_problem: Problem | None = None
         self._account = AccountKeeper(lambda: self.config, self._node, self._history, self._slots.replan_soon)
+        self._nri = nri_gate(lambda: self.config, self._account, self._history)
         device_plugin = self.config.device_plugin
         self._claims = Claims(self.config)
         self._registrar = Registrar(
@@ -133,7 +135,7 @@ class Agent:
             ours, others = group.split(AgentError)
             if ours is None or others is not None:
                 raise
-            raise _first(ours) from None
+            raise first_in(ours) from None
         finally:
             self._notifier.stopping()
             await self._api.stop()
@@ -185,6 +187,7 @@ class Agent:
                     self._pods.run,
                     self._account.run,
                     self._account.sandboxes.run,
+                    self._nri.run,
                     self._feed_watchdog,
                 )
             ]
@@ -296,8 +299,7 @@ class Agent:
             "accounting": fresh
             and self._account.account.room.known
             and self._account.account.problem is None,
-            # This gate is not there yet: it never serves.
-            "nri": False,
+            "nri": self._nri.serving,
         }
 
     def status(self) -> agent_pb2.Status:
@@ -314,11 +316,13 @@ class Agent:
                     self._pods.problem,
                     self._features.problem,
                     self._recorder.problem,
+                    self._nri.problem,
                     *self._account.problems(),
                 )
                 if problem
             ],
             account=self._account,
+            nri=self._nri.message(),
             started=self._started,
             verdict_since=self._node.verdict_since,
             history=self._history,
@@ -327,11 +331,3 @@ class Agent:
     def _tell_systemd(self) -> None:
         if self._node.view is not None:
             self._notifier.status(status_line(self._node.view, self._slots.table, self._registrar))
-
-
-def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, AgentError)  # noqa: S101 - the group holds nothing else
-    return error

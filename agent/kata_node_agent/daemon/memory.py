@@ -113,9 +113,7 @@ class MemoryReader:
         # Without the host's memory no maximum is known: any VM fits.
         capacity = budget.capacity_bytes if budget is not None else 1 << 50
         return {
-            kata.handler: vm_settings(kata, capacity, cpus, arch)
-            for kata in read_kata_settings(self._root)
-            if kata.runs_here
+            kata.handler: vm_settings(kata, capacity, cpus, arch) for kata in read_kata_settings(self._root)
         }
 
 

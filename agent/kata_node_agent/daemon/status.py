@@ -31,6 +31,7 @@ def build_status(
     verdict_since: float,
     history: History,
     account: AccountKeeper,
+    nri: pb.Nri,
 ) -> pb.Status:
     """The Status message. Times are seconds since 1970."""
     kubelet = registrar.status
@@ -43,6 +44,7 @@ def build_status(
         profile=view.verdict.profile if view else "",
         verdict_since_unix_seconds=verdict_since,
         mode=account.mode,
+        nri=nri,
         resource=config.device_plugin.resource,
         slots=pb.Slots(
             total=len(table.listed),

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from kata_node_agent.errors import AgentError, SocketError, describe_os_error
 from kata_node_agent.publish.node_metrics import node_metrics
+from kata_node_agent.publish.nri_metrics import nri_metrics
 from kata_node_agent.publish.sandbox_metrics import sandbox_metrics
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class StatusCollector(Collector):
         for field in status.memory.DESCRIPTOR.fields:
             memory.add_metric([field.name.removesuffix("_bytes")], getattr(status.memory, field.name))
         yield memory
+        yield from nri_metrics(status.nri)
         yield GaugeMetricFamily(
             "kata_node_agent_problems", "Problems that status shows.", value=float(len(status.problems))
         )
