@@ -13,7 +13,8 @@ import pytest
 from kata_node_agent.capacity.hotplug import VmSettings
 from kata_node_agent.errors import NriError
 from kata_node_agent.nri.client import Client, State
-from kata_node_agent.nri.plugin import Plugin
+from kata_node_agent.nri.connection import Call, StatusError
+from kata_node_agent.nri.plugin import SERVICE, Plugin
 from kata_node_agent.nri.sizing import size_for
 from kata_node_agent.nri.tally import Tally
 from kata_node_agent.pb import nri_pb2
@@ -376,6 +377,20 @@ def test_a_fault_of_the_account_is_no_decision(short_dir: Path, caplog: pytest.L
 
     asyncio.run(run())
     assert "the account failed" in caplog.text
+
+
+def test_an_agent_that_was_kept_from_answering_still_decides(short_dir: Path) -> None:
+    async def run() -> None:
+        gate, tally = Budget(0), Tally()
+        plugin = plugin_for(gate, tally)
+        payload = nri_pb2.PodRequest(pod=pod(1)).SerializeToString()
+        arrived = time.monotonic() - 1.9
+        with pytest.raises(StatusError, match="refuses"):
+            await plugin.serve(Call(SERVICE, "RunPodSandbox", payload, arrived, arrived + 2))
+        assert tally.decisions == {("admit", "refused"): 1}
+        await plugin.close()
+
+    asyncio.run(run())
 
 
 def test_a_runtime_that_hangs_up_before_the_answer_is_counted(short_dir: Path) -> None:

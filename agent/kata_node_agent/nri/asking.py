@@ -49,7 +49,8 @@ class Asking:
             async with asyncio.timeout(call.arrived + timeout_seconds * _SHARE - time.monotonic()):
                 return await asyncio.shield(task)
         except Exception:  # noqa: BLE001 - too late, or a fault of the account's, which `_heard` tells
-            return None
+            # We ourselves may have been kept waiting: an answer that is there counts.
+            return task.result() if task.done() and not task.cancelled() and not task.exception() else None
 
     def _heard(self, task: asyncio.Task[Any]) -> None:
         self._outstanding.discard(task)
