@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from kata_node_agent.errors import NriError
 from kata_node_agent.nri.connection import Call, Connection
 from kata_node_agent.nri.mux import PLUGIN, RUNTIME
 from kata_node_agent.pb import nri_pb2
@@ -52,7 +54,6 @@ class Taken:
     connection: Connection
     registration: nri_pb2.RegisterPluginRequest
     events: int
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Runtime:
@@ -78,6 +79,7 @@ class Runtime:
         self.taken = asyncio.Event()
         self.times = 0
         self._writers: list[asyncio.StreamWriter] = []
+        self._accepted: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._accept, self.path)
@@ -85,10 +87,12 @@ class Runtime:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self.drop()
         self.path.unlink(missing_ok=True)
-        while self.plugin is not None:
-            await self.plugin.ended.wait()
+        # Who is accepted in this moment is hung up on as well.
+        await asyncio.sleep(0)
+        while self._accepted:
+            self.drop()
+            await asyncio.wait(self._accepted)
 
     def drop(self) -> None:
         """Hangs up on every plugin."""
@@ -98,6 +102,10 @@ class Runtime:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted.add(task)
+        task.add_done_callback(self._accepted.discard)
         registered: asyncio.Future[nri_pb2.RegisterPluginRequest] = asyncio.get_running_loop().create_future()
 
         async def serve(call: Call) -> bytes:
@@ -111,13 +119,14 @@ class Runtime:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not registered.done():
                 return
-            await self._take_in(connection, registered.result())
+            # It may hang up, or we on it, while it is taken in.
+            with suppress(NriError):
+                await self._take_in(connection, registered.result())
             await asyncio.wait([running])
         finally:
             running.cancel()
             await asyncio.wait([running])
             if self.plugin is not None and self.plugin.connection is connection:
-                self.plugin.ended.set()
                 self.plugin = None
                 self.taken.clear()
 
