@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+# A sweep takes milliseconds; one that takes so long is stuck in the kernel, and what is shown is old.
+_STUCK_SECONDS = 30.0
 _NOT_FOLLOWED = Problem(
     "SandboxesNotFollowed",
     "sandbox.follow is false: VMs that nobody announced are not counted",
@@ -36,7 +39,6 @@ class SandboxWatch:
         sandboxes: what the last good sweep found.
         unbelieved: who claimed to belong to one then, without evidence.
         follows: whether anything is followed at all.
-        problem: why there is none now; ``None`` while there is.
     """
 
     def __init__(
@@ -58,10 +60,25 @@ class SandboxWatch:
         self._root = HostRoot(host_root)
         self._on_sweep = on_sweep
         self._watcher: Watcher | None = None
+        # A sweep whose caller gave up goes on by itself; the next one waits for its end.
+        self._one_at_a_time = threading.Lock()
         self._began = 0.0
+        self._sweeping = False
         self.sandboxes: tuple[Sandbox, ...] = ()
         self.unbelieved: tuple[Unbelieved, ...] = ()
-        self.problem: Problem | None = None if follows else _NOT_FOLLOWED
+        self._problem: Problem | None = None if follows else _NOT_FOLLOWED
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why there is no good sweep now; ``None`` while there is."""
+        if self._problem is None and self._sweeping and time.monotonic() - self._began > _STUCK_SECONDS:
+            seconds = round(time.monotonic() - self._began)
+            return Problem(
+                "SandboxesStuck",
+                f"a look at the VMs has not returned for {seconds} s: what is shown of them is old",
+                "see the kernel's log for tasks that are blocked",
+            )
+        return self._problem
 
     async def changes(self) -> AsyncIterator[None]:
         """Goes on at once, and after each sweep that found something new."""
@@ -99,16 +116,22 @@ class SandboxWatch:
     async def _call(self, function: Callable[[], T]) -> T:
         """Calls the watcher off the event loop, and tells of its sweeps."""
         is_sweep = function == self._ours().sweep
+
+        def alone() -> T:
+            with self._one_at_a_time:
+                return function()
+
         if is_sweep:
-            self._began = time.monotonic()
+            self._began, self._sweeping = time.monotonic(), True
         try:
-            result = await in_thread(function)
+            result = await in_thread(alone)
         except HostError as error:
             if is_sweep:
-                self.problem = Problem("SandboxesUnreadable", error.message, error.hint)
+                self._sweeping = False
+                self._problem = Problem("SandboxesUnreadable", error.message, error.hint)
             raise
         if is_sweep:
-            self.problem = None
+            self._sweeping, self._problem = False, None
             before = self.sandboxes, self.unbelieved
             self.sandboxes, self.unbelieved = self._ours().sandboxes, self._ours().unbelieved
             if before != (self.sandboxes, self.unbelieved):
