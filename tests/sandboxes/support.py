@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,8 @@ class Tree:
         self.process(1, ["/usr/lib/systemd/systemd"], started=1)
         self.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n")
 
-    def watcher(self, clock: Clock | None = None) -> Watcher:
-        return Watcher(self.root, clock=clock or Clock())
+    def watcher(self, clock: Clock | None = None, cost_seconds: float = math.inf) -> Watcher:
+        return Watcher(self.root, clock=clock or Clock(), cost_seconds=cost_seconds)
 
     def write(self, path: str, content: str | bytes) -> None:
         place = self.folder / path
@@ -199,12 +200,14 @@ class Tree:
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """Seconds that pass when a test says so, or by so many at each look at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: float = 0.0) -> None:
         self.now = 1000.0
+        self._step = step
 
     def __call__(self) -> float:
+        self.now += self._step
         return self.now
 
 

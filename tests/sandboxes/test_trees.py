@@ -364,6 +364,21 @@ def test_memory_or_faults_that_moved_enough_call_for_another_reading(
     assert (watcher.sweep() != (first,)) == is_read
 
 
+def test_a_sweep_that_takes_long_knows_all_sizes_and_goes_on_with_the_costs(tree: Tree) -> None:
+    """Each look at the clock is a second later: a sweep begins, and after 2.5 s, at the third VM, reads no more costs."""
+    for number in range(5):
+        tree.process(500 + number, qemu(f"vm{number}", "512M", *shared("512M")))
+        tree.memory(500 + number, region(4096, 512, GUEST, inode=17 + number, rss=1024))
+    watcher = tree.watcher(Clock(step=1.0), cost_seconds=2.5)
+    known = []
+    for _ in range(3):
+        found = watcher.sweep()
+        assert [sandbox.vm_memory_bytes for sandbox in found] == [512 * MIB] * 5
+        known.append([sandbox.id for sandbox in found if sandbox.cost is not None])
+        assert watcher.glance() == (len(known[-1]) < 5), "what is owed calls for another sweep"
+    assert known == [["vm0", "vm1"], ["vm0", "vm1", "vm2", "vm3"], ["vm0", "vm1", "vm2", "vm3", "vm4"]]
+
+
 def test_a_process_that_vanishes_takes_its_sandbox_along(tree: Tree) -> None:
     one_sandbox(tree)
     watcher = tree.watcher()

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 # A sweep takes milliseconds; one that takes so long is stuck in the kernel, and what is shown is old.
 _STUCK_SECONDS = 30.0
+# To read the cost of one large VM takes tens of milliseconds: after a start sizes are known first.
+_COST_SECONDS = 0.25
+
 _NOT_FOLLOWED = Problem(
     "SandboxesNotFollowed",
     "sandbox.follow is false: VMs that nobody announced are not counted",
@@ -110,7 +113,7 @@ class SandboxWatch:
         if self._watcher is None:
             from kata_node_agent.sandboxes.watcher import Watcher
 
-            self._watcher = Watcher(self._root)
+            self._watcher = Watcher(self._root, cost_seconds=_COST_SECONDS)
         return self._watcher
 
     async def _call(self, function: Callable[[], T]) -> T:

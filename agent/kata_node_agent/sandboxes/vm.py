@@ -45,7 +45,12 @@ class Places:
 
 
 class Vm:
-    """What is known of one VM; belongs to one VMM process, and ends with it."""
+    """What is known of one VM; belongs to one VMM process, and ends with it.
+
+    Attributes:
+        read_at: when its cost was read.
+        owes: whether its cost should have been read at the last look, and was not.
+    """
 
     def __init__(self, vmm: Member, now: float) -> None:
         self.vmm = vmm
@@ -57,7 +62,9 @@ class Vm:
         self._touched_bytes = 0
         self._first_total: int | None = None
         self._read: dict[int, tuple[int, int]] = {}
-        self._read_at = float("-inf")
+        self._whole = True
+        self.read_at = float("-inf")
+        self.owes = False
         self._cost: Cost | None = None
         self._charge: Charge | None = None
         self._cgroup: str | None = None
@@ -71,18 +78,34 @@ class Vm:
         return self._ram is not None and self._ram.virtio_mem_bytes > 0
 
     def look(
-        self, files: ProcessFiles, household: Household, places: Places, now: float, refresh_seconds: float
+        self,
+        files: ProcessFiles,
+        household: Household,
+        places: Places,
+        now: float,
+        refresh_seconds: float,
+        *,
+        may_read: bool = True,
     ) -> Sandbox | None:
-        """The sandbox now; ``None`` while it has no guest RAM, or when it has ended meanwhile."""
+        """The sandbox now; ``None`` while it has no guest RAM, or when it has ended meanwhile.
+
+        Without `may_read` its cost is left as it was, and owed where it should have been read.
+        """
         members = self._members(household)
         stats = {member.pid: member.stat for member in members}
-        due = now - self._read_at >= refresh_seconds or self._has_moved(stats)
+        due = now - self.read_at >= refresh_seconds or self._has_moved(stats)
+        self.owes = due and not may_read
+        due = due and may_read
         before = (self._ram, self._cost, self._charge, self._cgroup, self._identity)
         if due:
             if not self._read_cost(files, household):
                 return None
-            self._read = {pid: (stat.resident_bytes, stat.faults) for pid, stat in stats.items()}
-            self._read_at = now
+            self._read = (
+                {pid: (stat.resident_bytes, stat.faults) for pid, stat in stats.items()}
+                if self._whole
+                else {}
+            )
+            self.read_at = now
         elif self._virtual_bytes != self.vmm.stat.virtual_bytes and not self.read_size(
             files, self.vmm.stat.virtual_bytes
         ):
@@ -160,9 +183,8 @@ class Vm:
             return True
         virtiofsds = [files.memory(member.pid, Source.SMAPS, MIN_BYTES) for member in household.virtiofsds]
         shims = [] if self.in_shim else [_sums(files, member.pid) for member in household.shims]
-        if None in virtiofsds or None in shims:
-            # One of them has ended while we read. The next look finds the others, and reads anew.
-            self._read_at = float("-inf")
+        # Where one of them has ended while we read, the next look finds the others, and reads anew.
+        self._whole = None not in virtiofsds and None not in shims
         self._cost = cost_of(memory, self._ram, _there(virtiofsds), _there(shims), in_shim=self.in_shim)
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from kata_node_agent.sandboxes.identity import read_pod_names
 from kata_node_agent.sandboxes.vm import Places, Vm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.sandboxes.model import Sandbox, Unbelieved
@@ -33,17 +34,25 @@ class Watcher:
     """
 
     def __init__(
-        self, root: HostRoot, refresh_seconds: float = 300, *, clock: Callable[[], float] = time.monotonic
+        self,
+        root: HostRoot,
+        refresh_seconds: float = 300,
+        *,
+        cost_seconds: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Reads nothing yet.
 
         Args:
             root: of the host.
             refresh_seconds: after so long a sandbox's cost is read again, even if nothing seems to have changed.
+            cost_seconds: a sweep that has taken so long reads the cost of no more sandboxes; their sizes are read in any
+                case. The next one goes on with those that were left.
             clock: monotonic seconds.
         """
         self._root = root
         self._refresh_seconds = refresh_seconds
+        self._cost_seconds = cost_seconds
         self._clock = clock
         self._census = Census(root)
         self._vms: dict[str, Vm] = {}
@@ -79,16 +88,19 @@ class Watcher:
             with ProcessFiles(self._root) as files:
                 households = self._census.look(files)
                 places = self._find_places(now)
+                vms = self._vms_of(files, households, now)
                 found: list[Sandbox] = []
-                vms: dict[str, Vm] = {}
-                for sandbox_id in sorted(households):
-                    household = households[sandbox_id]
-                    vm = self._vm_of(files, household, now)
-                    if vm is None:
-                        continue
-                    sandbox = vm.look(files, household, places, now, self._refresh_seconds)
+                # Whose cost is the oldest comes first, so that a sweep that may not read all leaves nobody out for long.
+                for sandbox_id in sorted(vms, key=lambda name: (vms[name].read_at, name)):
+                    sandbox = vms[sandbox_id].look(
+                        files,
+                        households[sandbox_id],
+                        places,
+                        now,
+                        self._refresh_seconds,
+                        may_read=self._clock() - now <= self._cost_seconds,
+                    )
                     # One without guest RAM yet is followed, so that a glance sees it come.
-                    vms[sandbox_id] = vm
                     if sandbox is not None:
                         found.append(sandbox)
                 present = set(files.pids())
@@ -103,11 +115,11 @@ class Watcher:
                 hint="sandboxes are seen in /proc of the host: see whether host_root is right",
             ) from error
         self._vms = vms
-        self.sandboxes = tuple(found)
+        self.sandboxes = tuple(sorted(found, key=lambda sandbox: sandbox.id))
         return self.sandboxes
 
     def glance(self, *, processes: bool = True) -> bool:
-        """Whether a sandbox has appeared or vanished, or a VM has another size, since the last sweep.
+        """Whether a sandbox has appeared or vanished, a VM has another size, or its cost is owed, since the last sweep.
 
         Costs one listing of /proc and one small file of each VMM. What it misses (a process of a new sandbox under a reused
         number, say) the next sweep finds.
@@ -120,7 +132,7 @@ class Watcher:
                 present = set(files.pids()) if processes else None
                 if present is not None and (self._is_gone(present) or self._is_new(files, present)):
                     return True
-                return self._has_grown(files)
+                return self._has_grown(files) or any(vm.owes for vm in self._vms.values())
         except OSError:
             return True
 
@@ -153,6 +165,10 @@ class Watcher:
             ):
                 changed = True
         return changed
+
+    def _vms_of(self, files: ProcessFiles, households: Mapping[str, Household], now: float) -> dict[str, Vm]:
+        found = ((name, self._vm_of(files, household, now)) for name, household in households.items())
+        return {name: vm for name, vm in found if vm is not None}
 
     def _vm_of(self, files: ProcessFiles, household: Household, now: float) -> Vm | None:
         vmm = household.vmms[0] if household.vmms else self._dragonball(files, household)
