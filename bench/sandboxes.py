@@ -87,9 +87,9 @@ def _compile(program: Path) -> bool:
 
 
 @contextmanager
-def _fleet(program: Path, count: int) -> Iterator[Fleet]:
+def _fleet(program: Path, count: int, template_mib: int = _TEMPLATE_MIB) -> Iterator[Fleet]:
     child = subprocess.Popen(
-        [program, str(count), *map(str, (_GUEST_MIB, _TOUCHED_MIB, _TEMPLATE_MIB))],
+        [program, str(count), *map(str, (_GUEST_MIB, _TOUCHED_MIB, template_mib))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -100,19 +100,19 @@ def _fleet(program: Path, count: int) -> Iterator[Fleet]:
         assert child.stdout is not None
         lines = [child.stdout.readline().split() for _ in range(count)]
         fleet = Fleet([(int(line[1]), int(line[2]), int(line[3])) for line in lines])
-        _wait_until_touched(fleet)
+        _wait_until_touched(fleet, template_mib)
         yield fleet
     finally:
         child.communicate(timeout=60)
 
 
-def _wait_until_touched(fleet: Fleet) -> None:
+def _wait_until_touched(fleet: Fleet, template_mib: int) -> None:
     """All of them have made their mappings when the last one sleeps and has its memory."""
     deadline = time.monotonic() + 60
     for vmm, virtiofsd, _ in fleet.pids:
         for pid, wanted in (
-            (vmm, _TOUCHED_MIB + _TEMPLATE_MIB),
-            (virtiofsd, _TOUCHED_MIB // 2 + _TEMPLATE_MIB),
+            (vmm, _TOUCHED_MIB + template_mib),
+            (virtiofsd, _TOUCHED_MIB // 2 + template_mib),
         ):
             while psutil.Process(pid).memory_info().rss < wanted << 20 and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -152,7 +152,7 @@ def _sweep(scale: Scale, fleet: Fleet, watcher: Watcher) -> Row:
     ours, theirs = [], []
     for _ in range(scale.count(30, 5)):
         ours.append(_cpu_ms(watcher.sweep))
-    for _ in range(scale.count(5, 2)):
+    for _ in range(scale.count(3, 2)):
         theirs.append(_cpu_ms(lambda: _by_psutil(processes)))
     mine, others = Samples.of(ours), Samples.of(theirs)
     return Row(
@@ -281,7 +281,8 @@ def _linear(scale: Scale, program: Path) -> Row:
     scales = _SCALES if scale.samples is None else (2, 4, 8)
     found: dict[int, Samples] = {}
     for count in scales:
-        with _fleet(program, count):
+        # At rest nobody walks through their pages: they need not have many.
+        with _fleet(program, count, 1):
             watcher = Watcher(HostRoot())
             watcher.sweep()
             found[count] = Samples.of([_cpu_ms(watcher.sweep) for _ in range(scale.count(20, 5))])
