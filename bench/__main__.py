@@ -26,6 +26,8 @@ TOPICS = {
     "registration": "kubelet.sock appears → Register called, idle and under load",
     "start": "process start → registered",
     "allocate": "Allocate, beside an empty handler",
+    "admission": "a durable admission over the API with 500 sandboxes, beside an empty call",
+    "free": "free memory worked out anew with 500 sandboxes and 250 other pods",
     "memory": "resident memory after 1,000 allocations",
     "idle": "CPU time when nothing happens",
     "check": "`check` as a process, beside virt-host-validate",

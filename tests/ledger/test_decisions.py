@@ -214,3 +214,21 @@ def test_a_node_whose_memory_is_not_known_takes_nothing(tmp_path: Path) -> None:
 
 def test_a_sandbox_that_costs_this_node_nothing_but_its_shim_takes_only_that(world: World) -> None:
     assert world.account.admit(claim("remote", 0, overhead_bytes=30 * MIB)).needs_bytes == 30 * MIB
+
+
+def test_pods_that_all_want_more_than_their_devices_stand_for_do_not_wait_for_each_other(
+    world: World,
+) -> None:
+    """Devices fill the node, and no VM runs: whoever comes first gets what is there."""
+    assert world.account.allocate([0, 1]).allowed
+    world.account.hold_devices({0: "default/a", 1: "default/b"})
+    assert not world.account.admit(claim("other", 2 * GIB)).allowed
+    assert world.account.admit(claim("a", 4 * GIB)).allowed
+    refused = world.account.admit(claim("b", 4 * GIB))
+    assert (refused.allowed, refused.free_bytes) == (False, GIB - OVERHEAD)
+    assert not world.account.allocate([2]).allowed
+    # Nothing is over: what stands for a VM has touched nothing.
+    assert world.account.book.committed_to_sandboxes["allocatable_memory"] == 4 * GIB + OVERHEAD
+    world.account.release("a")
+    world.look()
+    assert world.account.admit(claim("b", 4 * GIB)).allowed

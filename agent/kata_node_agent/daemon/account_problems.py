@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kata_node_agent.capacity.free import Room
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.quantity import format_bytes
 
@@ -36,7 +37,8 @@ def _pressure(why: str) -> Iterator[Problem]:
 
 
 def _overcommitted(account: Account) -> Iterator[Problem]:
-    room = account.room
+    # Devices that stand for VMs to come have touched nothing yet.
+    room = Room(account.room.budget, account.book.committed_to_sandboxes)
     over = {
         term: -room.left(term) for term in room.budget if room.left(term) < 0 and room.committed.get(term)
     }

@@ -133,9 +133,7 @@ class Account:
     def admit(self, claim: Claim, backing: Backing = Backing.ANONYMOUS) -> Decision:
         """A new sandbox, or one that becomes larger; see `gate.Gate`."""
         policy = self._policy()
-        decision, change = admit(
-            self.book, claim, backing, self._room_for(claim.pod_uid), policy, self._clock()
-        )
+        decision, change = admit(self.book, claim, backing, self._room_for(claim), policy, self._clock())
         if decision.reason in {"AlreadyAdmitted", "InvalidClaim"}:
             return decision
         try:
@@ -286,13 +284,17 @@ class Account:
         """What is wrong with the store, or between it and the book; empty when all is well."""
         return self._writer.verify()
 
-    def _room_for(self, pod_uid: str) -> Room:
-        """The room as this pod finds it: its own memory, counted among the others', is what the VM is asked for."""
-        other = self._others.get(pod_uid)
-        if other is None or ALLOCATABLE not in self._budget:
-            return self.room
-        budget = self._budget | {ALLOCATABLE: self._budget[ALLOCATABLE] + other.claims_bytes}
-        return Room(budget, self.book.committed)
+    def _room_for(self, claim: Claim) -> Room:
+        """The room as this pod finds it: its own memory, counted among the others', is what the VM is asked for.
+
+        A pod that holds a device came in by the same door as the others that do: only VMs are in its way.
+        """
+        budget, other, book = self._budget, self._others.get(claim.pod_uid), self.book
+        if other is not None and ALLOCATABLE in budget:
+            budget = budget | {ALLOCATABLE: budget[ALLOCATABLE] + other.claims_bytes}
+        known = book.admissions.get(claim.sandbox)
+        pod = known.pod if known is not None and known.pod else claim.pod
+        return Room(budget, book.committed_to_sandboxes if book.stands_for(pod) else book.committed)
 
     def _take(self, change: Change) -> None:
         """What is so, whether it can be written or not."""

@@ -2,6 +2,8 @@
 
 The commitment of a sandbox is the larger of what was admitted and what its VM is, with the host's overhead. A device stands
 for a VM of the usual size until a sandbox of the same pod is known; from then on the sandbox counts, and the device does not.
+Until then it keeps others out, but no pod that holds a device itself: pods that all want more than their devices stand for
+would else wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -118,10 +120,14 @@ class Book:
         self.vms: dict[str, Vm] = {}
         self.devices: dict[int, Device] = {}
         self._commitments: dict[str | int, Commitment] = {}
+        self._touched_of: dict[str | int, dict[str, int]] = {}
         self._of_pod: dict[str, set[str]] = {}
         self._devices_of_pod: dict[str, set[int]] = {}
         self._committed: Counter[str] = Counter()
         self._touched: Counter[str] = Counter()
+        self._total = 0
+        # Devices that stand for sandboxes to come.
+        self._standing = 0
 
     @property
     def committed(self) -> Mapping[str, int]:
@@ -136,7 +142,7 @@ class Book:
     @property
     def committed_bytes(self) -> int:
         """Σ of all commitments, whatever the VMs' memory is made of."""
-        return sum(commitment.need.total_bytes for commitment in self._commitments.values())
+        return self._total
 
     @property
     def uids(self) -> set[str]:
@@ -157,12 +163,17 @@ class Book:
         """Of a sandbox, or of a device that stands for one; ``None`` where it commits nothing."""
         return self._commitments.get(key)
 
-    def device_credit(self, pod: str) -> Mapping[str, int]:
-        """What one device of a pod takes of each term while it stands for the sandbox that is asked for."""
-        held = (
-            any(index in self._commitments for index in self._devices_of_pod.get(pod, ())) if pod else False
-        )
-        return self._cost_of_one.by_term if held else {}
+    def stands_for(self, pod: str) -> bool:
+        """Whether a device of the pod stands for a sandbox of it that is still to come."""
+        return bool(pod) and any(index in self._commitments for index in self._devices_of_pod.get(pod, ()))
+
+    @property
+    def committed_to_sandboxes(self) -> Mapping[str, int]:
+        """Σ of what commitments take, by term, without the devices that stand for sandboxes to come."""
+        of_one = self._cost_of_one.by_term
+        return {
+            term: amount - self._standing * of_one.get(term, 0) for term, amount in self._committed.items()
+        }
 
     def put(self, admission: Admission) -> None:
         """Enters an admission, or enters it anew."""
@@ -228,7 +239,7 @@ class Book:
     def _count(self, sandbox: str) -> None:
         admission = self.admissions[sandbox]
         self._commit(sandbox, commitment_of(admission, self.vms.get(sandbox)))
-        if admission.pod:
+        if admission.pod in self._devices_of_pod:
             self._count_devices(admission.pod)
 
     def _count_devices(self, of: str | int) -> None:
@@ -242,18 +253,30 @@ class Book:
             self._commit(index, None if known else Commitment(self._cost_of_one))
 
     def _commit(self, key: str | int, commitment: Commitment | None) -> None:
-        before = self._commitments.pop(key, None)
+        before = self._commitments.get(key)
         if before == commitment:
-            if commitment is not None:
-                self._commitments[key] = commitment
             return
-        if before is not None:
-            self._committed.subtract(before.need.by_term)
-            self._touched.subtract(before.touched_by_term)
+        if isinstance(key, int):
+            self._standing += (commitment is not None) - (before is not None)
+        if before is None or commitment is None or before.need != commitment.need:
+            # Most of the time a VM has touched more, and nothing else.
+            self._add_need(before, -1)
+            self._add_need(commitment, 1)
+        for term, amount in self._touched_of.pop(key, {}).items():
+            self._touched[term] -= amount
+        if commitment is None:
+            del self._commitments[key]
+            return
+        self._commitments[key] = commitment
+        touched = self._touched_of[key] = commitment.touched_by_term
+        for term, amount in touched.items():
+            self._touched[term] += amount
+
+    def _add_need(self, commitment: Commitment | None, sign: int) -> None:
         if commitment is not None:
-            self._commitments[key] = commitment
-            self._committed.update(commitment.need.by_term)
-            self._touched.update(commitment.touched_by_term)
+            self._total += sign * commitment.need.total_bytes
+            for term, amount in commitment.need.by_term.items():
+                self._committed[term] += sign * amount
 
     def all_commitments(self) -> Iterator[tuple[str | int, Commitment]]:
         """By sandbox or device."""

@@ -61,7 +61,7 @@ def admit(
         book: as it is.
         claim: what is asked for.
         backing: where the VM's memory will live.
-        room: what is left, the pod of this claim not counted among the others.
+        room: what is left for this pod: it is not among the others, and its device stands for what it asks.
         policy: the mode, and whether the node is open.
         now: `time.monotonic`.
     """
@@ -167,14 +167,11 @@ def _decide(
     after = commitment_of(new, book.vms.get(claim.sandbox))
     need = after.need if after is not None else Need(0, 0)
     before = book.commitment(claim.sandbox)
-    counted = dict(before.need.by_term) if before is not None else {}
-    device = book.device_credit(new.pod)
-    for term, amount in device.items():
-        counted[term] = counted.get(term, 0) + amount
+    counted = before.need.by_term if before is not None else {}
     extra = {term: max(0, taken - counted.get(term, 0)) for term, taken in need.by_term.items()}
     # What was promised before stays promised, however little is left now.
-    promised = (known is not None and known.asked) or bool(device)
-    covered = promised and not any(extra.values())
+    asked = known is not None and known.asked
+    covered = asked and not any(extra.values())
     limited_by = room.least(need.by_term)
     answer = Decision(
         True, "Fits", "",
@@ -186,7 +183,7 @@ def _decide(
     asked_for = f"{_whose(claim)} needs {format_bytes(need.total_bytes)}"
     if policy.mode is Mode.OFF:
         return replace(answer, reason="ModeOff", message=f"{asked_for}; nothing is refused in mode off")
-    if not promised and policy.block is not None:
+    if not (asked or book.stands_for(new.pod)) and policy.block is not None:
         block = policy.block
         refusal = replace(
             answer, reason=block.reason, message=f"{asked_for}; {block.message}", remedy=block.remedy

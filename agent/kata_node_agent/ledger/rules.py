@@ -85,6 +85,9 @@ def observe(
         if known is None:
             new = _adopted(vm, policy, now)
             notes.append(_adoption(new, vm))
+        elif known.seen and not known.lapsed and not _names_more(known, vm):
+            # As at nearly every look, for hundreds of them.
+            continue
         else:
             new = named(known, pod_uid=vm.pod_uid, pod=vm.pod, handler=vm.handler)
             new = replace(new, seen=True, lapsed=False)
@@ -100,6 +103,14 @@ def observe(
         elif left != admission:
             put.append(left)
     return Change(tuple(put), tuple(drop), tuple(notes))
+
+
+def _names_more(known: Admission, vm: Vm) -> bool:
+    return (
+        bool(vm.pod and not known.pod)
+        or bool(vm.pod_uid and not known.pod_uid)
+        or bool(vm.handler and not known.handler)
+    )
 
 
 def _without_vm(
