@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kata_node_agent.capacity.free import (
@@ -126,6 +126,11 @@ amounts = st.integers(0, 64 * GIB)
         max_size=6,
     ),
     need=st.builds(Need, st.integers(1, 8 * GIB), st.integers(0, GIB), st.sampled_from(Backing)),
+)
+@example(
+    node=NodeMemory(allocatable_bytes=0, huge_free_bytes=1),
+    promised=[Commitment(Need(0, 1, Backing.ANONYMOUS))],
+    need=Need(1, 0, Backing.HUGE),
 )
 def test_as_many_fit_as_are_counted_and_not_one_more(
     node: NodeMemory, promised: list[Commitment], need: Need

@@ -202,8 +202,9 @@ class Room:
 
     def count(self, taken: Mapping[str, int]) -> int:
         """How many times this may be promised; 0 for nothing at all."""
-        terms = {term: amount for term, amount in self._asked(taken).items() if amount > 0}
-        if not (self.known and terms):
+        asked = self._asked(taken)
+        terms = {term: amount for term, amount in asked.items() if amount > 0}
+        if not (self.known and terms) or any(self.left(term) < 0 for term in asked):
             return 0
         return max(0, min(self.left(term) // amount for term, amount in terms.items()))
 
