@@ -71,6 +71,10 @@ def test_openshifts_overhead_and_the_cgroup_need_no_permission() -> None:
     assert (settings.memory_overhead_bytes, settings.cgroup_only, faults) == (350 * MIB, True, ())
 
 
+def test_openshifts_overhead_is_the_go_runtimes_alone() -> None:
+    assert with_annotations(RUST, {MEMORY_OVERHEAD: "0"})[0] == RUST
+
+
 def test_huge_pages_say_where_the_memory_lives() -> None:
     permitted = VmSettings(enable_annotations=("enable_hugepages",))
     key = f"{HYPERVISOR}enable_hugepages"

@@ -42,6 +42,13 @@ def test_a_sandbox_asks_for_the_whole_pod_with_its_names() -> None:
     assert step.then == Known(TOLD, 6 * GIB)
 
 
+def test_a_pod_cannot_make_its_forecast_smaller_by_an_annotation_that_nobody_documents() -> None:
+    key = "io.katacontainers.config.hypervisor.memory_overhead"
+    for value, wanted in (("0", 6 * GIB), ("4096", 8 * GIB)):
+        told = replace(TOLD, annotations={key: value})
+        assert pods.run_sandbox(told, GO).claim.vm_bytes == wanted
+
+
 def test_containers_of_a_pod_that_was_forecast_only_confirm_it() -> None:
     known = pods.run_sandbox(TOLD, GO).then
     for name in ("init", "main"):

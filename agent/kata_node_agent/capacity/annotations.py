@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HYPERVISOR = "io.katacontainers.config.hypervisor."
 CGROUP_ONLY = "io.katacontainers.config.runtime.sandbox_cgroup_only"
-# Injected by OpenShift's operator, and in no upstream source: whoever injects it also permits it.
+# Injected by OpenShift's operator, for the Go runtime, and in no upstream source: whoever injects it also permits it.
 MEMORY_OVERHEAD = f"{HYPERVISOR}memory_overhead"
 _MIN_MIB: Mapping[Kind, int] = {"go": 256, "runtime-rs": 64}
 _MAX_NUMBER = (1 << 32) - 1
@@ -38,7 +38,7 @@ def with_annotations(
     for key, value in annotations.items():
         if key == CGROUP_ONLY and (only := _flag(value)) is not None:
             changes["cgroup_only"] = only
-        if key == MEMORY_OVERHEAD and (number := _number(value)) is not None:
+        if key == MEMORY_OVERHEAD and settings.kind == "go" and (number := _number(value)) is not None:
             changes["memory_overhead_bytes"] = number * MIB
         name = key.removeprefix(HYPERVISOR)
         if name == key or not is_permitted(settings.enable_annotations, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity import pod
@@ -48,6 +49,9 @@ def size_with(settings: VmSettings) -> Size:
         )
         here, _ = with_annotations(settings, sandbox.annotations)
         granted = None if granted_bytes is None else Vm(granted_bytes)
-        return forecast(here, pod.Pod(containers=(whole,)), granted).final_bytes
+        wanted = pod.Pod(containers=(whole,))
+        # A pod's own annotation whose effect nobody documents may ask for more than the settings do, not for less.
+        plain = replace(here, memory_overhead_bytes=None)
+        return max(forecast(each, wanted, granted).final_bytes for each in {here, plain})
 
     return size
