@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kata_node_agent.host.process_files import ProcessFiles
+from kata_node_agent.host.root import HostRoot
+from kata_node_agent.sandboxes.census import Census, in_container
 from kata_node_agent.sandboxes.evidence import Origin, Strength, judge, parse_owner
+from kata_node_agent.sandboxes.qemu_line import QemuMemory, parse_qemu_memory
 from tests.sandboxes.support import ID, MIB, POD_GROUP, Tree, qemu, region, rest, shared, shim, virtiofsd
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 GUEST = "/dev/shm/qemu_back_mem.dimm1.TAveDM (deleted)"
+UID = "0a1b2c3d-0000-4000-8000-000000000001"
 CONTAINER = "mnt:[4026532999]"
 
 
@@ -222,6 +228,42 @@ def test_no_evidence_of_a_container_is_ever_enough_but_what_only_kata_can_have_m
     ):
         origin = Origin(user, True, mounts, folder, pid_file)
         assert judge(origin)[0] is Strength.NONE
+
+
+def test_a_container_with_the_hosts_processes_is_not_believed_for_the_folder_of_another_sandbox() -> None:
+    beside = Origin(0, False, False, folder_of_root=True)
+    assert judge(beside)[0] is Strength.FOLDER
+    assert judge(replace(beside, in_container=True))[0] is Strength.NONE
+
+
+@pytest.mark.parametrize(
+    ("group", "inside"),
+    [
+        (f"/kubepods/burstable/pod{UID}/kata_{ID}", False),
+        (f"/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/crio-{ID}", False),
+        (f"/kata_overhead/{ID}", False),
+        ("/system.slice/containerd.service", False),
+        (f"/kubepods/burstable/pod{UID}/3f0e", True),
+        (f"/kubepods/burstable/pod{UID}", True),
+    ],
+)
+def test_a_pods_group_is_a_containers_unless_it_names_the_sandbox(group: str, inside: bool) -> None:
+    assert in_container(f"9:memory:{group}\n1:name=systemd:{group}\n0::/\n", ID) is inside
+
+
+def test_what_a_doubted_process_writes_into_its_command_line_is_not_kept(tree: Tree) -> None:
+    vm(tree, 501, inside="7")
+    line = tree.folder / "proc/501/cmdline"
+    line.write_bytes(line.read_bytes() + b"-device\0virtio-mem-pci,memdev=m\0" * 4000)
+    census = Census(HostRoot(tree.folder))
+    with ProcessFiles(HostRoot(tree.folder)) as files:
+        assert census.look(files) == {}
+    assert [member.line for member in census._members.values()] == [QemuMemory()]
+
+
+def test_devices_beyond_what_a_vm_can_have_are_not_kept() -> None:
+    words = [word for number in range(5000) for word in ("-device", f"virtio-mem-pci,memdev=m{number}")]
+    assert len(parse_qemu_memory(words).virtio_mem) == 256
 
 
 def test_who_owns_a_process_is_what_the_kernel_says_of_its_effective_user() -> None:

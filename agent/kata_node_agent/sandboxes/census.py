@@ -15,6 +15,7 @@ from kata_node_agent.host.process_files import ProcessFiles, Source, Stat
 from kata_node_agent.sandboxes.claims import Claim, claim_of, split_command_line
 from kata_node_agent.sandboxes.evidence import Origin, Strength, judge, parse_owner
 from kata_node_agent.sandboxes.guest_ram import MIN_BYTES, find_guest_ram, shared_with
+from kata_node_agent.sandboxes.identity import pod_uid_of
 from kata_node_agent.sandboxes.model import Unbelieved
 from kata_node_agent.sandboxes.qemu_line import QemuMemory, parse_qemu_memory
 from kata_node_agent.text import printable
@@ -36,7 +37,7 @@ class Member:
 
     stat: Stat
     claim: Claim
-    line: QemuMemory
+    line: QemuMemory = field(default_factory=QemuMemory)
     strength: Strength = Strength.NONE
     why: str = ""
 
@@ -104,9 +105,7 @@ class Census:
                 continue
             words, claim = _claim(files, pid)
             if claim is not None:
-                line = parse_qemu_memory(words) if claim.vmm == "qemu" else QemuMemory()
-                # Most VMs of a node are started alike.
-                members[pid] = Member(stat, claim, self._lines.setdefault(line, line))
+                members[pid] = Member(stat, claim)
             if words:
                 # One that has no words yet is in the middle of its exec, and is looked at again.
                 known[pid] = who
@@ -123,9 +122,21 @@ class Census:
         # A child starts after its parent, so the parent has been judged.
         for member in sorted(doubted, key=lambda member: (member.stat.started, member.pid)):
             member.strength, member.why = judge(self._origin(files, member, first))
+            if member.strength is not Strength.NONE and member.claim.vmm == "qemu":
+                self._read_line(files, member)
         for member in doubted:
             if member.strength is Strength.NONE and member.claim.role == "virtiofsd":
                 self._vouch(files, member)
+
+    def _read_line(self, files: ProcessFiles, member: Member) -> None:
+        """What the command line says of memory; of those that are believed only, as anybody may write a long one."""
+        words, claim = _claim(files, member.pid)
+        if claim != member.claim:
+            member.strength, member.why = Strength.NONE, "it has just become another program"
+            return
+        line = parse_qemu_memory(words)
+        # Most VMs of a node are started alike.
+        member.line = self._lines.setdefault(line, line)
 
     def _origin(self, files: ProcessFiles, member: Member, first: str | None) -> Origin:
         user, own = parse_owner((files.read(member.pid, "status") or b"").decode(errors="replace"))
@@ -144,6 +155,9 @@ class Census:
             child_of_sandbox=parent is not None
             and parent.claim.sandbox_id == sandbox_id
             and parent.strength is not Strength.NONE,
+            in_container=in_container(
+                (files.read(member.pid, "cgroup") or b"").decode(errors="replace"), sandbox_id
+            ),
         )
 
     def _pid_file(self, sandbox_id: str) -> int | None:
@@ -213,6 +227,12 @@ def _claim(files: ProcessFiles, pid: int) -> tuple[list[str], Claim | None]:
     content = files.read(pid, "cmdline", MAX_COMMAND_LINE_BYTES)
     words = split_command_line(content, MAX_COMMAND_LINE_BYTES) if content else []
     return words, claim_of(words)
+
+
+def in_container(cgroups: str, sandbox_id: str) -> bool:
+    """Whether a /proc/PID/cgroup names a pod's group; Kata's own group in there has the sandbox's id in its name."""
+    paths = [line.split(":", 2)[-1] for line in cgroups.splitlines()]
+    return any(pod_uid_of(path) is not None and sandbox_id not in path for path in paths)
 
 
 def _is_of_root(root: HostRoot, path: str) -> bool:

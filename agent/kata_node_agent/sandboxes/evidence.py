@@ -18,6 +18,7 @@ class Origin:
         user: its effective user.
         own_pid_namespace: it lives in a PID namespace below the one that /proc belongs to, as containers do.
         host_mounts: its mount namespace is the one of the node's first process.
+        in_container: its control group is one of a pod's, and not one of the sandbox that it claims.
         folder_of_root: the sandbox that it claims has a folder of Kata's that belongs to root.
         pid_file: the VM's pid file names it.
         child_of_sandbox: a process of the same sandbox that is believed started it.
@@ -31,6 +32,7 @@ class Origin:
     pid_file: bool = False
     child_of_sandbox: bool = False
     shares_guest_memory: bool = False
+    in_container: bool = False
 
 
 class Strength(IntEnum):
@@ -59,6 +61,8 @@ def judge(origin: Origin) -> tuple[Strength, str]:
         return Strength.NONE, f"it runs as user {origin.user}, and no process of the sandbox started it"
     if origin.host_mounts:
         return Strength.HOST, ""
+    if origin.in_container:
+        return Strength.NONE, "it runs in a container that sees the host's processes"
     if origin.folder_of_root:
         return Strength.FOLDER, ""
     return Strength.NONE, "it has mounts of its own, and its sandbox has no folder that belongs to root"

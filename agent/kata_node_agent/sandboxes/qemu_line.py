@@ -67,7 +67,7 @@ def parse_qemu_memory(words: Sequence[str]) -> QemuMemory:
                 backends.append(_backend(keys))
             case "numa" | "machine":
                 nodes += [keys[key] for key in ("memdev", "memory-backend") if key in keys]
-            case "device" if keys.get("", "").startswith("virtio-mem"):
+            case "device" if len(virtio_mem) < _MAX_OBJECTS and keys.get("", "").startswith("virtio-mem"):
                 virtio_mem.add(keys.get("memdev", ""))
     sizes = [backend.size_bytes for backend in backends if backend.id in nodes]
     total = sum(size for size in sizes if size is not None)
