@@ -99,7 +99,8 @@ def test_no_pod_is_killed_while_the_agent_restarts_again_and_again(node: RealNod
         node.start_agent()
         wait_until(node.registered, "registered again")
         assert node.running("stays-agent") == container
-    wait_until(lambda: node.status()["slots"]["in_use"] == 1, "the new agent knows the device in use")
+    # Its record keeps devices of pods that are gone for a minute.
+    wait_until(lambda: node.status()["slots"]["in_use"] == 1, "the new agent knows the device in use", 200)
     assert devices_of(node)["stays-agent"] == held
     node.remove_pod("stays-agent")
     wait_until(lambda: "stays-agent" not in node.pods(), "the pod is gone")

@@ -193,7 +193,8 @@ def test_agent_restarts_kill_no_pod(cluster: Cluster, member: RealNode) -> None:
         if count % 5 == 0:
             come_and_go(cluster, count)
         expect_unhurt(cluster, before)
-    wait_until(lambda: member.status()["slots"]["in_use"] == 2, "the agent knows the devices in use")
+    # Its record keeps devices of pods that are gone for a minute.
+    wait_until(lambda: member.status()["slots"]["in_use"] == 2, "the agent knows the devices in use", 200)
     expect_unhurt(cluster, before)
 
 
