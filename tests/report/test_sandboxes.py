@@ -1,11 +1,17 @@
 """Whole sandboxes of recorded nodes, with the risks that their numbers come to."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from kata_node_agent.capacity.hotplug import VmSettings
 from kata_node_agent.config.schema import Config
 from kata_node_agent.report.overhead import handler_uses
+from kata_node_agent.report.risk_facts import becomes
 from kata_node_agent.report.sandboxes import Overview, SandboxObserver, pod_group
+from kata_node_agent.sandboxes.model import Vmm
 from tests.report.kata_node import CONFIGURATION, GIB, KataNode
 from tests.sandboxes.support import MIB
 
@@ -84,6 +90,23 @@ def test_a_vm_keeps_the_default_that_it_booted_with(tmp_path: Path) -> None:
     node.sandbox(overhead_mib=2106)
     (view,) = look(node).views
     assert (view.final_bytes, view.risks) == (8 * GIB, ())
+
+
+@pytest.mark.parametrize("vmm", ["cloud-hypervisor", "dragonball", "firecracker"])
+def test_what_was_there_when_a_vm_was_first_seen_is_no_default(tmp_path: Path, vmm: Vmm) -> None:
+    node = KataNode(tmp_path)
+    node.sandbox(limit_mib=4096)
+    (view,) = look(node).views
+    settings = VmSettings(hypervisor="clh", default_memory_bytes=2 * GIB)
+    # First seen when all was plugged: nothing says what it booted with.
+    seen = replace(view.sandbox, vmm=vmm, base_bytes=6 * GIB, hotplugged_bytes=0)
+    found = becomes(seen, settings, view.known.pod)
+    assert found is not None
+    assert found.final_bytes == 6 * GIB
+    # The default was raised since: the VM cannot have booted with more than it has.
+    small = becomes(replace(seen, base_bytes=GIB), settings, view.known.pod)
+    assert small is not None
+    assert small.final_bytes == 5 * GIB
 
 
 def test_without_kubelets_file_the_runtimes_word_counts(tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ def becomes(sandbox: Sandbox, settings: VmSettings | None, pod: Pod | None) -> F
         return None
     own, _ = with_annotations(settings, pod.annotations)
     if not own.static:
-        # The runtime goes on with the settings that it had at the start: the VM shows what it booted with.
-        own = replace(own, default_memory_bytes=sandbox.base_bytes)
+        # The runtime goes on with the settings that it had at the start, and QEMU's command line shows them. Of other VMMs
+        # the base is what there was when they were first seen, plugged memory included.
+        seen = min(own.default_memory_bytes, sandbox.vm_memory_bytes)
+        own = replace(own, default_memory_bytes=sandbox.base_bytes if sandbox.vmm == "qemu" else seen)
     return forecast(own, pod, Vm(sandbox.vm_memory_bytes))
 
 
