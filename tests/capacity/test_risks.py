@@ -127,6 +127,32 @@ def test_huge_pages_are_not_in_the_memory_controller() -> None:
     assert "CgroupLimitBelowVm" not in reasons(replace(CALM, memory_in="hugepages", cgroup_limit_bytes=GIB))
 
 
+def test_huge_pages_are_no_part_of_what_is_requested_as_memory() -> None:
+    # 256Mi of memory and 4Gi of huge pages, in a VM whose memory is huge pages.
+    huge = replace(
+        CALM,
+        vm_bytes=6400 * MIB,
+        resident_bytes=6400 * MIB + 60 * MIB,
+        memory_in="hugepages",
+        limits_bytes=256 * MIB,
+        requests_bytes=256 * MIB,
+        overhead_bytes=60 * MIB,
+    )
+    assert reasons(huge) == []
+    assert reasons(replace(huge, memory_in="memfd", cgroup_limit_bytes=None)) == [
+        "EvictedFirst",
+        "OverheadUndercounted",
+    ]
+    # The host's processes are ordinary memory, there too.
+    assert reasons(replace(huge, overhead_bytes=60 * MIB - 1)) == ["OverheadUndercounted"]
+    assert reasons(replace(huge, overhead_bytes=60 * MIB, requests_bytes=0)) == []
+    assert reasons(replace(huge, host_overhead_bytes=317 * MIB, overhead_bytes=60 * MIB)) == [
+        "EvictedFirst",
+        "OverheadUndercounted",
+    ]
+    assert reasons(replace(huge, host_overhead_bytes=None)) == []
+
+
 def test_a_cpu_limit_alone_makes_a_tiny_vm() -> None:
     settings = VmSettings(kind="runtime-rs", static=True)
     pod = Pod((Container("c", cpu_limit_millicores=500),))

@@ -1,13 +1,16 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kata_node_agent.advice.pod_overhead import advise_overhead
 from kata_node_agent.config.schema import Config
-from kata_node_agent.report.overhead import OverheadSampler, history_name, host_ticks
-from kata_node_agent.report.sandboxes import SandboxObserver
+from kata_node_agent.report.overhead import OverheadSampler, handler_uses, history_name, host_ticks
+from kata_node_agent.report.sandboxes import Overview, SandboxObserver
+from kata_node_agent.series import Observed
 from tests.report.kata_node import GIB, KataNode
 from tests.sandboxes.support import MIB
 
@@ -34,6 +37,42 @@ def test_the_largest_sandbox_of_a_handler_is_what_is_kept(tmp_path: Path) -> Non
             "host_millicores": None,
         }
     }
+
+
+def in_huge_pages(overview: Overview) -> Overview:
+    views = overview.views
+    return replace(
+        overview,
+        views=tuple(replace(v, sandbox=replace(v.sandbox, memory_location="hugepages")) for v in views),
+    )
+
+
+def test_what_a_vm_has_in_huge_pages_is_nothing_that_podfixed_covers(tmp_path: Path) -> None:
+    node = KataNode(tmp_path)
+    node.sandbox(1, limit_mib=256, plugged_mib=4352)
+    overview = in_huge_pages(SandboxObserver(node.root, Config()).look())
+    figures = OverheadSampler(node.root).sample(overview, 100.0)["kata"]
+    assert (figures["beyond_limits"], figures["host_overhead"]) == (0, 58 * MIB)
+    # Ten days of history from before the handler was set to huge pages.
+    before = {"kata": (Observed("beyond_limits", 100, 0.0, 864000.0, GIB, GIB, GIB, GIB),)}
+    (use,) = handler_uses(overview, before, 60 * MIB, openshift=False)
+    assert advise_overhead(use).need_bytes == 80 * MIB
+
+
+def test_a_handler_of_huge_pages_is_known_by_its_settings_before_it_has_a_pod(tmp_path: Path) -> None:
+    node = KataNode(tmp_path, "enable_hugepages = true\n")
+    (use,) = handler_uses(SandboxObserver(node.root, Config()).look(), {}, 60 * MIB, openshift=False)
+    assert (use.beyond_bytes, use.beyond_setting) == (0, "enable_hugepages")
+
+
+def test_one_vm_in_ordinary_memory_is_enough_for_podfixed_to_cover_it(tmp_path: Path) -> None:
+    node = KataNode(tmp_path)
+    node.sandbox(1)
+    node.sandbox(2)
+    overview = SandboxObserver(node.root, Config()).look()
+    mixed = replace(overview, views=(in_huge_pages(overview).views[0], overview.views[1]))
+    (use,) = handler_uses(mixed, {}, 60 * MIB, openshift=False)
+    assert (use.beyond_bytes, use.beyond_setting) == (2 * GIB, "default_memory")
 
 
 def test_cpu_is_that_of_the_hosts_processes_without_the_vcpus(tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ def cgroup_limit_below_vm(sandbox: SandboxFacts, node: NodeFacts) -> Risk | None
 def evicted_first(sandbox: SandboxFacts, _: NodeFacts) -> Risk | None:
     """``EvictedFirst``: kubelet ranks pods by what they use beyond what they requested."""
     used, requests, overhead = sandbox.resident_bytes, sandbox.requests_bytes, sandbox.overhead_bytes
+    if sandbox.memory_in == "hugepages":
+        # Requested, counted and never evicted for as a resource of its own.
+        used = sandbox.host_overhead_bytes
     if used is None or requests is None or overhead is None or used <= requests + overhead:
         return None
     return Risk(
@@ -188,7 +191,8 @@ def overhead_undercounted(sandbox: SandboxFacts, node: NodeFacts) -> Risk | None
         return None
     # A container without a limit lives in what the VM has anyway, of which its request is counted.
     counted = max(limits, sandbox.requests_bytes or 0)
-    beyond = 0 if sandbox.memory_in == "elsewhere" else max(0, sandbox.size_bytes - counted)
+    ordinary = sandbox.memory_in not in {"hugepages", "elsewhere"}
+    beyond = max(0, sandbox.size_bytes - counted) if ordinary else 0
     beside = _host_overhead(sandbox, node)
     if overhead >= beyond + beside:
         return None

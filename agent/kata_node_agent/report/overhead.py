@@ -67,10 +67,7 @@ class OverheadSampler:
             _raise(
                 mine, HOST_OVERHEAD, sandbox.cost.host_overhead_bytes if sandbox.cost is not None else None
             )
-            limits = view.known.limits_bytes
-            _raise(
-                mine, BEYOND_LIMITS, max(0, sandbox.vm_memory_bytes - limits) if limits is not None else None
-            )
+            _raise(mine, BEYOND_LIMITS, _beyond(view) if view.known.limits_bytes is not None else None)
             _raise(mine, HOST_MILLICORES, millicores)
         self._ticks = ticks
         return dict(sorted(figures.items())[:MAX_HANDLERS])
@@ -124,6 +121,9 @@ def handler_uses(
         if mine and all(_has_memory_overhead(view) for view in mine):
             # OpenShift's annotation makes the first hotplug smaller by default_memory: what is seen counts.
             setting, beyond = "annotation memory_overhead", max(map(_beyond, mine))
+        huge = _in_huge_pages(kata, mine)
+        if huge:
+            setting, beyond = "enable_hugepages", 0
         uses.append(
             HandlerUse(
                 name=kata.handler,
@@ -134,7 +134,8 @@ def handler_uses(
                 pod_fixed_bytes=newest.known.overhead_bytes if newest is not None else None,
                 pod_fixed_millicores=newest.known.overhead_millicores if newest is not None else None,
                 host_overhead=seen.get(HOST_OVERHEAD),
-                beyond=seen.get(BEYOND_LIMITS),
+                # What was seen may be of VMs from before the setting.
+                beyond=None if huge else seen.get(BEYOND_LIMITS),
                 host_millicores=seen.get(HOST_MILLICORES),
                 default_overhead_bytes=default_overhead_bytes,
                 openshift=openshift,
@@ -159,12 +160,21 @@ def _sized_without_default(kata: KataSettings) -> bool:
     return kata.kind == "runtime-rs" and kata.values["static_sandbox_resource_mgmt"].value is True
 
 
+def _in_huge_pages(kata: KataSettings, views: list[SandboxView]) -> bool:
+    """Whether no VM of the handler has ordinary memory: podFixed's memory is none of what they have."""
+    if views:
+        return all(view.sandbox.memory_location == "hugepages" for view in views)
+    return kata.values["enable_hugepages"].value is True
+
+
 def _has_memory_overhead(view: SandboxView) -> bool:
     return view.known.pod is not None and MEMORY_OVERHEAD in view.known.pod.annotations
 
 
 def _beyond(view: SandboxView) -> int:
-    """What its VM has beyond its containers' limits; all of it where those are not known."""
+    """What its VM has of ordinary memory beyond its containers' limits; all of it where those are not known."""
+    if view.sandbox.memory_location == "hugepages":
+        return 0
     return max(0, view.sandbox.vm_memory_bytes - (view.known.limits_bytes or 0))
 
 
