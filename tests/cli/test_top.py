@@ -1,3 +1,4 @@
+import json
 import os
 import pty
 import re
@@ -89,6 +90,20 @@ def test_without_a_terminal_it_is_one_plain_look(node: KataNode) -> None:
     assert done.exit_code == 0
     assert "\x1b" not in done.output
     assert pods(done.output.splitlines()) == ["web-1", "web-2", "web-3"]
+
+
+@pytest.mark.parametrize(("order", "first"), [("resident", "web-2"), ("vm", "web-1")])
+def test_json_is_the_document_of_sandboxes_in_the_order_of_top(
+    node: KataNode, order: str, first: str
+) -> None:
+    root = ["--host-root", str(node.folder), "--format", "json"]
+    sorted_one = CliRunner().invoke(cli, ["top", "--once", "--sort", order, *root])
+    assert sorted_one.exit_code == 0
+    found = json.loads(sorted_one.output)
+    assert found["sandboxes"][0]["pod"] == f"default/{first}"
+    whole = json.loads(CliRunner().invoke(cli, ["sandboxes", *root]).output)
+    found["sandboxes"].sort(key=lambda each: each["id"])
+    assert found == whole
 
 
 class Terminal:

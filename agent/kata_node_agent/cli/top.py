@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -32,6 +34,7 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 @click.command("top", short_help="The Kata VMs, live and sorted.")
 @options.config_file
 @options.host_root
+@options.output_format
 @click.option(
     "--sort", type=click.Choice(list(_SORTS)), default="resident", show_default=True, help="By what."
 )
@@ -43,8 +46,14 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
     metavar="SECONDS",
     help="Time between two looks.",
 )
-@click.option("--once", is_flag=True, help="One look, then end; so it is where the output is no terminal.")
-def command(config_file: Path | None, host_root: Path, sort: str, interval: float, once: bool) -> None:
+@click.option(
+    "--once",
+    is_flag=True,
+    help="One look, then end; so it is with json, and where the output is no terminal.",
+)
+def command(
+    config_file: Path | None, host_root: Path, output_format: str, sort: str, interval: float, once: bool
+) -> None:
     """The Kata VMs of this node, live and sorted: size, what is resident, what runs beside them, risks.
 
     Keys: m resident, v VM, o beside, r risks, p pod; q or Ctrl-C ends it. Reads the node itself.
@@ -54,6 +63,7 @@ def command(config_file: Path | None, host_root: Path, sort: str, interval: floa
       kata-node-agent top
       kata-node-agent top --sort risks
       kata-node-agent top --once | head
+      kata-node-agent top --once --format json | jq '.sandboxes[0].pod'
 
     \b
     Exit codes: 0 ended; 2 the node cannot be read, or bad usage.
@@ -64,6 +74,12 @@ def command(config_file: Path | None, host_root: Path, sort: str, interval: floa
 
     config = load(config_file).config
     observer = SandboxObserver(HostRoot(options.host_root_or(host_root, config.host_root)), config)
+    if output_format == "json":
+        from kata_node_agent.cli.top_text import in_order
+
+        overview = observer.look()
+        print_text(json.dumps(replace(overview, views=in_order(overview, _SORTS[sort])).document()))
+        return
     if once or not sys.stdout.isatty():
         print_text("\n".join(_lines(observer, _SORTS[sort], _WIDTH, None, live=False)))
         return

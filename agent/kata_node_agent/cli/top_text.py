@@ -39,6 +39,11 @@ ORDERS: dict[str, tuple[str, Callable[[SandboxView], tuple[int, str]]]] = {
 }
 
 
+def in_order(overview: Overview, order: str) -> tuple[SandboxView, ...]:
+    """The sandboxes sorted by a key of `ORDERS`."""
+    return tuple(sorted(overview.views, key=ORDERS[order][1]))
+
+
 def picture(
     overview: Overview, *, order: str, width: int, height: int | None, clock: str, live: bool
 ) -> list[str]:
@@ -53,7 +58,7 @@ def picture(
         live: whether keys are listened to.
     """
     width = max(_LEAST_WIDTH, min(width, _MOST_WIDTH))
-    views = sorted(overview.views, key=ORDERS[order][1])
+    views = in_order(overview, order)
     lines = [*_head(overview, views, width, clock)]
     room = len(views) if height is None else max(1, height - _HEAD_LINES - (1 if live else 0))
     shown = views if len(views) <= room else views[: room - 1]
