@@ -39,6 +39,18 @@ output_format = click.option(
 )
 
 
+def interval(help_text: str) -> Callable[[F], F]:
+    """``--interval`` of a command that looks again and again."""
+    return click.option(
+        "--interval",
+        type=click.FloatRange(min=0.2),
+        default=2.0,
+        show_default=True,
+        metavar="SECONDS",
+        help=help_text,
+    )
+
+
 def host_root_or(given: Path, configured: Path) -> Path:
     """The root that was given to this command, by flag or environment; else the configuration's."""
     source = click.get_current_context().get_parameter_source("host_root")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from typing import TYPE_CHECKING
 
 import click
 
 from kata_node_agent.errors import HostError, describe_os_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def write_output(name: str, text: str) -> None:
@@ -42,6 +47,29 @@ def print_text(text: str) -> None:
         raise
     except OSError as error:
         raise _unwritable("standard output", error) from None
+
+
+def print_again_and_again(make: Callable[[], str], *, seconds: float, redraw: bool) -> None:
+    """Prints what is made anew each time, until Ctrl-C.
+
+    Args:
+        make: gives the text.
+        seconds: between two texts.
+        redraw: on a terminal, each over the one before.
+
+    Raises:
+        HostError: it cannot be written.
+    """
+    try:
+        while True:
+            text = make()
+            if redraw and sys.stdout.isatty():
+                # Drawn over the one before: cleared first, a screen that is filled anew flickers.
+                text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
+            print_text(text)
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        return
 
 
 def _unwritable(name: str, error: OSError | ValueError) -> HostError:

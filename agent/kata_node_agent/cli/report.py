@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_node_agent.cli import options
-from kata_node_agent.cli.output import print_text
+from kata_node_agent.cli.output import print_again_and_again, print_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kata_node_agent.config.schema import Config
-
-_MIN_WATCH_SECONDS = 0.2
 
 
 @click.command("report", short_help="Show what the node has, what is kept from pods, what is used.")
@@ -33,14 +30,7 @@ _MIN_WATCH_SECONDS = 0.2
 )
 @click.option("--settings", is_flag=True, help="Also list every setting, with where it comes from.")
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C; json and summary one a line.")
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=_MIN_WATCH_SECONDS),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two reports of --watch.",
-)
+@options.interval("Time between two reports of --watch.")
 @options.setting_flags("--state-dir")
 def command(
     config_file: Path | None,
@@ -74,16 +64,11 @@ def command(
     if not watch:
         print_text(_one(host_root, config, output_format, settings))
         return
-    try:
-        while True:
-            text = _one(host_root, config, output_format, settings)
-            if output_format == "text" and sys.stdout.isatty():
-                # Drawn over the one before: cleared first, a screen that is filled anew flickers.
-                text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
-            print_text(text)
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        return
+    print_again_and_again(
+        lambda: _one(host_root, config, output_format, settings),
+        seconds=interval,
+        redraw=output_format == "text",
+    )
 
 
 def _one(host_root: Path, config: Config, output_format: str, settings: bool) -> str:

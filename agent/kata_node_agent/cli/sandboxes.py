@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from kata_node_agent.cli import options
-from kata_node_agent.cli.output import print_text
+from kata_node_agent.cli.output import print_again_and_again, print_text
 from kata_node_agent.errors import HostError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kata_node_agent.report.sandboxes import Overview
-
-_MIN_WATCH_SECONDS = 0.2
 
 
 @click.command("sandboxes", short_help="Show the Kata VMs that run here, their cost and risks.")
@@ -29,14 +25,7 @@ _MIN_WATCH_SECONDS = 0.2
 @options.output_format
 @click.option("--details", is_flag=True, help="What each costs part by part, and all its risks.")
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C; json one a line.")
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=_MIN_WATCH_SECONDS),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two looks of --watch.",
-)
+@options.interval("Time between two looks of --watch.")
 def command(
     name: str | None,
     config_file: Path | None,
@@ -80,16 +69,7 @@ def command(
     if not watch:
         print_text(show())
         return
-    try:
-        while True:
-            text = show()
-            if output_format == "text" and sys.stdout.isatty():
-                # Drawn over the one before: cleared first, a screen that is filled anew flickers.
-                text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
-            print_text(text)
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        return
+    print_again_and_again(show, seconds=interval, redraw=output_format == "text")
 
 
 def _chosen(overview: Overview, name: str | None) -> Overview:

@@ -38,14 +38,7 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 @click.option(
     "--sort", type=click.Choice(list(_SORTS)), default="resident", show_default=True, help="By what."
 )
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=0.2),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two looks.",
-)
+@options.interval("Time between two looks.")
 @click.option(
     "--once",
     is_flag=True,
