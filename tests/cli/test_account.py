@@ -95,6 +95,8 @@ def test_status_shows_the_term_that_limits_first_and_leaves_out_what_nobody_has(
             sandboxes=2,
             devices=1,
             draining=True,
+            other_pods_bytes=6 * GIB,
+            share=1.5,
         )
     )
     lines = [
@@ -102,7 +104,12 @@ def test_status_shows_the_term_that_limits_first_and_leaves_out_what_nobody_has(
         for line in status.as_text(shown, time.time()).splitlines()
         if "account" in line or "_memory" in line
     ]
-    assert lines[0] == "account    1Gi promised to 2 VMs and 1 devices, 3Gi free, draining"
+    assert (
+        lines[0]
+        == "account    1Gi promised to 2 VMs and 1 devices, 6Gi claimed by other pods, 3Gi free, draining"
+    )
     assert [line.split()[0] for line in lines[1:]] == ["shared_memory", "allocatable_memory"]
     document = status.as_json(shown)
     assert (document["free_bytes"], document["committed_bytes"]) == (3 * GIB, GIB)
+    assert isinstance(account := document["account"], dict)
+    assert (account["other_pods_bytes"], account["share"]) == (6 * GIB, 1.5)

@@ -1,6 +1,4 @@
-import pytest
-
-from kata_node_agent.cli.status import _ago, as_json, as_text
+from kata_node_agent.cli.status import as_json, as_text
 from kata_node_agent.pb import agent_pb2 as pb
 
 GIB = 2**30
@@ -48,19 +46,3 @@ def test_problems_come_first_each_with_its_remedy() -> None:
     lines = as_text(status(problems=[problem]), now=1000).splitlines()
     assert "NotRegistered: no kubelet" in lines[0]
     assert "remedy: start it" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (59, "59s"),
-        (61, "1m 1s"),
-        (3600, "1h"),
-        (90061, "1d 1h"),
-        (-5, "0s"),
-        (86400 * 400, "400d"),
-    ],
-)
-def test_durations_have_two_units(seconds: int, text: str) -> None:
-    assert _ago(1000, 1000 + seconds) == text

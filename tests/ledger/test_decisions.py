@@ -108,8 +108,10 @@ def test_the_pod_itself_is_no_other_pod(world: World) -> None:
     world.others["uid-a"] = OtherPod(request_bytes=4 * GIB, held_bytes=0)
     world.look()
     assert world.free == GIB
+    assert world.account.other_pods_bytes == 4 * GIB
     assert world.account.admit(claim("a", 4 * GIB)).allowed
     assert world.free == GIB - OVERHEAD
+    assert world.account.other_pods_bytes == 0
     world.look()
     assert world.free == GIB - OVERHEAD
 

@@ -12,6 +12,7 @@ import click
 from kata_node_agent.cli import options
 from kata_node_agent.cli.output import print_text
 from kata_node_agent.quantity import format_bytes
+from kata_node_agent.text import ago
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +93,8 @@ def account_json(account: agent_pb2.Account) -> dict[str, object]:
             for term in account.terms
         ],
         "limited_by": account.limited_by,
+        "other_pods_bytes": account.other_pods_bytes,
+        "share": account.share,
         "sandboxes": account.sandboxes,
         "devices": account.devices,
         "draining": account.draining,
@@ -129,7 +132,7 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
     colour = {"eligible": "green", "ineligible": "red"}.get(status.verdict, "yellow")
     verdict = click.style(status.verdict, fg=colour, bold=True)
     lines.append(
-        f"verdict    {verdict} (profile {status.profile}), for {_ago(status.verdict_since_unix_seconds, now)}"
+        f"verdict    {verdict} (profile {status.profile}), for {ago(status.verdict_since_unix_seconds, now)}"
     )
     lines.append(
         f"slots      {slots.healthy} healthy of {slots.total}, {slots.in_use} in use; {status.resource}, mode {status.mode}"
@@ -148,12 +151,10 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
     stream = "stream open" if kubelet.stream_open else "no stream"
     times = f"{kubelet.registrations} registration{'s' if kubelet.registrations != 1 else ''}"
     lines.append(
-        f"kubelet    {state}, {stream}, for {_ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}"
+        f"kubelet    {state}, {stream}, for {ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}"
     )
     lines.append(nri_line(status.nri, now))
-    lines.append(
-        f"agent      {status.version}, pid {status.pid}, up {_ago(status.started_unix_seconds, now)}"
-    )
+    lines.append(f"agent      {status.version}, pid {status.pid}, up {ago(status.started_unix_seconds, now)}")
     return "\n".join(lines)
 
 
@@ -164,7 +165,12 @@ def _account_lines(account: agent_pb2.Account) -> list[str]:
     drained = ", draining" if account.draining else ""
     holders = f"{account.sandboxes} VMs and {account.devices} devices"
     promised, free = format_bytes(account.committed_bytes), format_bytes(account.free_bytes)
-    lines = [f"account    {promised} promised to {holders}, {free} free{drained}"]
+    others = (
+        f", {format_bytes(account.other_pods_bytes)} claimed by other pods"
+        if account.other_pods_bytes
+        else ""
+    )
+    lines = [f"account    {promised} promised to {holders}{others}, {free} free{drained}"]
     for term in sorted(account.terms, key=lambda term: term.name != account.limited_by):
         if not (term.budget_bytes or term.committed_bytes):
             # No huge pages, say: nobody has any, and nobody wants any.
@@ -178,22 +184,9 @@ def nri_line(nri: agent_pb2.Nri, now: float) -> str:
     """Whether the runtime asks before it creates VMs, and what went past us."""
     line = f"nri        {nri.state}"
     if nri.connected:
-        line += f", {nri.runtime}, for {_ago(nri.since_unix_seconds, now)}, {nri.pods} Kata pods"
+        line += f", {nri.runtime}, for {ago(nri.since_unix_seconds, now)}, {nri.pods} Kata pods"
     elif nri.state != "off":
         line += f": {nri.socket}"
     if past := nri.undecided + nri.late + nri.unanswered + nri.unseen:
         line += f"; {past} went on without a decision"
     return line
-
-
-def _ago(then: float, now: float) -> str:
-    """Seconds since ``then`` in the two largest units: ``2h 5m``."""
-    seconds = max(0, int(now - then))
-    parts = [
-        (seconds // 86400, "d"),
-        (seconds // 3600 % 24, "h"),
-        (seconds // 60 % 60, "m"),
-        (seconds % 60, "s"),
-    ]
-    first = next((index for index, (number, _) in enumerate(parts) if number), 3)
-    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number or unit == "s")

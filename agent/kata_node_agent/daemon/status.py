@@ -62,7 +62,7 @@ def build_status(
             socket=str(registrar.socket_path),
         ),
         memory=_memory(view.budget, account) if view and view.budget else None,
-        account=_account(account),
+        account=_account(account, config.accounting.share),
         history=[
             pb.Change(unix_seconds=c.unix_seconds, what=c.what, message=c.message) for c in history.changes
         ],
@@ -86,7 +86,7 @@ def _memory(budget: MemoryBudget, keeper: AccountKeeper) -> pb.Memory:
     )
 
 
-def _account(keeper: AccountKeeper) -> pb.Account:
+def _account(keeper: AccountKeeper, share: float) -> pb.Account:
     account, closed = keeper.account, keeper.closed()
     room, book = account.room, account.book
     return pb.Account(
@@ -107,6 +107,8 @@ def _account(keeper: AccountKeeper) -> pb.Account:
         draining=keeper.draining,
         closed_by=closed.name if closed is not None else "",
         mode_origin="set at run time" if account.setting("mode") else "configured",
+        other_pods_bytes=account.other_pods_bytes,
+        share=share,
     )
 
 

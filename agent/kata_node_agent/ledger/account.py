@@ -91,6 +91,11 @@ class Account:
         return Room(self._budget, self.book.committed)
 
     @property
+    def other_pods_bytes(self) -> int:
+        """What pods without a VM claim of allocatable memory."""
+        return sum(pod.claims_bytes for pod in self._others.values())
+
+    @property
     def cost_of_one(self) -> Need:
         """What one more VM of the usual size takes."""
         return self._cost_of_one
