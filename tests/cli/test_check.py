@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kata_node_agent.cli import check as check_module
-from kata_node_agent.cli.check import _policy
+from kata_node_agent.cli.check import policy
 from kata_node_agent.cli.group import cli
 from kata_node_agent.config import load
 from kata_node_agent.errors import AgentError, ConfigError
@@ -231,9 +231,9 @@ def test_another_user_learns_what_can_be_learnt() -> None:
 def test_judges_by_the_configuration_and_options_overrule_it(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text('[eligibility]\nprofile = "upstream"\nrequire = ["os"]\n')
-    by_config = _policy(load(config, environ={}).config.eligibility, None, (), ())
+    by_config = policy(load(config, environ={}).config.eligibility, None, (), ())
     assert by_config == {"profile": "upstream", "require": ("os",), "waive": ()}
-    assert _policy(load(config, environ={}).config.eligibility, "openshift", (), ("os",)) == {
+    assert policy(load(config, environ={}).config.eligibility, "openshift", (), ("os",)) == {
         "profile": "openshift",
         "require": (),
         "waive": ("os",),
@@ -244,4 +244,4 @@ def test_a_name_in_the_configuration_that_is_no_check_is_refused(tmp_path: Path)
     config = tmp_path / "c.toml"
     config.write_text('[eligibility]\nwaive = ["cpu.sse5"]\n')
     with pytest.raises(ConfigError, match=r"cpu\.sse5"):
-        _policy(load(config, environ={}).config.eligibility, None, (), ())
+        policy(load(config, environ={}).config.eligibility, None, (), ())

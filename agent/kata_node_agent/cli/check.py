@@ -92,8 +92,8 @@ def command(
         from kata_node_agent.config.load import load
 
         config = load(config_file).config
-        policy = _policy(config.eligibility, profile, require, waive)
-        return _check(output_format, policy, config.kubelet, host_root, snapshot, record)
+        chosen = policy(config.eligibility, profile, require, waive)
+        return _check(output_format, chosen, config.kubelet, host_root, snapshot, record)
     except (AgentError, click.ClickException, click.Abort, BrokenPipeError):
         raise
     except Exception:  # noqa: BLE001 - else a fault of ours would be exit code 1: "not eligible"
@@ -109,21 +109,24 @@ def _refuse_host_root(ctx: click.Context) -> None:
         raise click.UsageError("--snapshot and --host-root exclude each other: a snapshot has no root.")
 
 
-def _policy(
-    ours: EligibilityConfig, profile: str | None, require: tuple[str, ...], waive: tuple[str, ...]
+def policy(
+    ours: EligibilityConfig,
+    profile: str | None = None,
+    require: tuple[str, ...] = (),
+    waive: tuple[str, ...] = (),
 ) -> Policy:
     """What decides, from the configuration and the options. A name that does not exist is refused here."""
     from kata_node_agent.eligibility import check_policy
 
     chosen = profile or ours.profile
-    policy: Policy = {
+    result: Policy = {
         "profile": None if chosen == "auto" else chosen,
         # An option takes back what the configuration says of the same check.
         "require": (*(name for name in ours.require if name not in waive), *require),
         "waive": (*(name for name in ours.waive if name not in require), *waive),
     }
-    check_policy(**policy)
-    return policy
+    check_policy(**result)
+    return result
 
 
 def collect_facts(host_root: Path, kubelet: KubeletConfig) -> NodeFacts:

@@ -43,7 +43,7 @@ def show(config_file: Path | None, output_format: str, **flags: Any) -> None:
         ]
         click.echo(json.dumps({"schema": SCHEMA, "settings": rows}))
         return
-    click.echo(_as_toml(loaded), nl=False)
+    click.echo(as_toml(loaded), nl=False)
 
 
 @command.command("check")
@@ -66,7 +66,7 @@ def _plain(value: object) -> object:
     return value if isinstance(value, bool | int | float) else str(value)
 
 
-def _as_toml(loaded: Loaded) -> str:
+def as_toml(loaded: Loaded) -> str:
     """Every setting as TOML, with its documentation, environment variable and origin as comments."""
     docs = {key: field.metadata["doc"] for key, field in settings()}
     lines: list[str] = []

@@ -23,6 +23,7 @@ COMMANDS = {
     "drain": ("drain", "Close the node for new VMs, or open it."),
     "mode": ("mode", "Switch what the running agent does with a decision against a pod."),
     "label": ("label", "Show, write or remove what Node Feature Discovery reads of this node."),
+    "support-bundle": ("support_bundle", "Gather what a helper needs in one file, without secrets."),
     "config": ("config", "Show or check the configuration, with where each value came from."),
     "dev": ("dev", "Try it all: the agent and a development kubelet, in one folder."),
     "devkubelet": ("devkubelet", "A small kubelet for newcomers and tests."),

@@ -33,10 +33,19 @@ def command() -> None:
 
 def _ask(config_file: Path | None, flags: dict[str, Any], method: str, request: Callable[[], Message]) -> Any:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    where = options.run_dir(config_file, options.given_settings(flags))
+    return ask_agent(where, method, request())
+
+
+def ask_agent(run_dir: Path, method: str, request: Message) -> Any:
+    """What the agent that serves in ``run_dir`` answers to one call.
+
+    Raises:
+        SocketError: no agent answers there, or it cannot do what is asked.
+    """
     from kata_node_agent.api.client import ask
 
-    where = options.run_dir(config_file, options.given_settings(flags))
-    return ask(where, lambda stub: getattr(stub, method)(request(), timeout=_TIMEOUT_SECONDS))
+    return ask(run_dir, lambda stub: getattr(stub, method)(request, timeout=_TIMEOUT_SECONDS))
 
 
 @command.command("list")
@@ -49,12 +58,7 @@ def list_admissions(config_file: Path | None, output_format: str, **flags: Any) 
 
     answer: agent_pb2.Admissions = _ask(config_file, flags, "ListAdmissions", agent_pb2.ListAdmissionsRequest)
     if output_format == "json":
-        document = {
-            "schema": SCHEMA,
-            "admissions": [_fields(each) for each in answer.admissions],
-            "devices": [_fields(each) for each in answer.devices],
-        }
-        print_text(json.dumps(document))
+        print_text(json.dumps(admissions_json(answer)))
         return
     print_text(admissions_text(answer))
 
@@ -74,8 +78,7 @@ def history(config_file: Path | None, output_format: str, limit: int, **flags: A
         config_file, flags, "ListDecisions", lambda: agent_pb2.ListDecisionsRequest(limit=limit)
     )
     if output_format == "json":
-        rows = [{**_fields(each), "decision": _fields(each.decision)} for each in answer.decisions]
-        print_text(json.dumps({"schema": SCHEMA, "decisions": rows}))
+        print_text(json.dumps(decisions_json(answer)))
         return
     print_text("\n".join(map(decision_line, answer.decisions)) or "nothing was decided since the boot")
 
@@ -123,6 +126,21 @@ def _fields(message: Message) -> dict[str, object]:
         for field in message.DESCRIPTOR.fields
         if field.message_type is None
     }
+
+
+def admissions_json(answer: agent_pb2.Admissions) -> dict[str, object]:
+    """Who is promised what, as one document."""
+    return {
+        "schema": SCHEMA,
+        "admissions": [_fields(each) for each in answer.admissions],
+        "devices": [_fields(each) for each in answer.devices],
+    }
+
+
+def decisions_json(answer: agent_pb2.Decisions) -> dict[str, object]:
+    """The last decisions, as one document."""
+    rows = [{**_fields(each), "decision": _fields(each.decision)} for each in answer.decisions]
+    return {"schema": SCHEMA, "decisions": rows}
 
 
 def admissions_text(answer: agent_pb2.Admissions) -> str:

@@ -85,10 +85,28 @@ def load(
     for path in _files(file):
         raw |= {key: (value, str(path)) for key, value in _flatten(_read(path), fields, path).items()}
     raw |= _environment(environ, fields)
-    raw |= {
+    return _merge({**raw, **_flagged(flags)})
+
+
+def load_without_files(flags: Mapping[str, object] | None = None) -> Loaded:
+    """Defaults and flags alone, for what has to work while the configuration is broken.
+
+    Raises:
+        ConfigError: a flag's value does not fit.
+    """
+    return _merge(_flagged(flags))
+
+
+def _flagged(flags: Mapping[str, object] | None) -> dict[str, tuple[object, str]]:
+    return {
         key: (value, f"flag --{key.rpartition('.')[2].replace('_', '-')}")
         for key, value in (flags or {}).items()
     }
+
+
+def _merge(raw: Mapping[str, tuple[object, str]]) -> Loaded:
+    """Raw values with their origins, parsed and checked together."""
+    fields = dict(settings())
     values = {key: _parse(key, fields[key], value, origin) for key, (value, origin) in raw.items()}
     config = _build(values)
     try:
