@@ -58,6 +58,12 @@ class SocketError(AgentError):
     reason = "SocketUnusable"
 
 
+class CertificateError(AgentError):
+    """A certificate, its key or the authorities to trust cannot be used as they are."""
+
+    reason = "CertificateUnusable"
+
+
 class NriError(AgentError):
     """The container runtime's NRI socket cannot be used, or not as it is."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import grp
 import os
 import socket
 import stat
@@ -14,6 +16,8 @@ from kata_node_agent.errors import BusyError, SocketError, describe_os_error
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Whose members may ask us.
+GROUP = "kata-node-agent"
 # sun_path has 108 bytes with its closing NUL. Source: unix(7).
 MAX_PATH_BYTES = 107
 _CONNECT_TIMEOUT_SECONDS = 1.0
@@ -124,3 +128,11 @@ def make_room(path: Path) -> None:
             f"{path}: a dead process left this socket, and it cannot be removed: {describe_os_error(error)}",
             hint="remove it, or run as root",
         ) from error
+
+
+def give_to_group(path: Path, mode: int | None = None) -> None:
+    """Lets our group in, where there is one and we may; a socket stays root's alone otherwise."""
+    with contextlib.suppress(KeyError, OSError):
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid, follow_symlinks=False)
+        if mode is not None:
+            os.chmod(path, mode)

@@ -105,6 +105,10 @@ class Agent:
             assert time.monotonic() < deadline, f"no {words!r} in: {self.text}"
             time.sleep(0.01)
 
+    def reload(self) -> None:
+        """Has it read its configuration anew."""
+        self.process.send_signal(signal.SIGHUP)
+
     def end(self, number: int = signal.SIGTERM) -> float:
         """Sends a signal and returns how many seconds the end took."""
         started = time.monotonic()

@@ -202,15 +202,16 @@ def test_a_member_of_the_group_may_ask_and_another_user_may_not(short_dir: Path)
     node = Node(short_dir)
     short_dir.chmod(0o755)
     patch = f"""
-        import kata_node_agent.api.server as server
-        server.GROUP = {group.gr_name!r}
+        import kata_node_agent.sockets as sockets
+        sockets.GROUP = {group.gr_name!r}
     """
     connect = f"""
         import os, socket, sys
         os.setgroups([int(group) for group in sys.argv[1:]])
         os.setgid(65534)
         os.setuid(65534)
-        socket.socket(socket.AF_UNIX).connect({str(node.run_dir / "agent.sock")!r})
+        for name in ("agent.sock", "metrics.sock"):
+            socket.socket(socket.AF_UNIX).connect(os.path.join({str(node.run_dir)!r}, name))
     """
     with agent_with(node, patch) as agent:
         agent.wait_for("serving")

@@ -1,7 +1,6 @@
 import math
 import re
 import socket
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kata_node_agent.capacity.risks import Risk
-from kata_node_agent.errors import HostError, SocketError
+from kata_node_agent.errors import HostError
 from kata_node_agent.pb import agent_pb2 as pb
-from kata_node_agent.publish.metrics import MetricsServer
+from kata_node_agent.publish.http import Request
+from kata_node_agent.publish.metrics import MetricsPage, StatusCollector
 from kata_node_agent.sandboxes.document import as_document
 from kata_node_agent.sandboxes.model import Unbelieved
 from tests.sandboxes.support import MIB, sandbox
@@ -90,13 +90,8 @@ def scrape(
     *,
     each: bool = True,
 ) -> str:
-    address = free_address()
-    server = MetricsServer(address, lambda: status, report, seen, lambda: each)
-    try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
-    finally:
-        server.stop()
+    page = MetricsPage(StatusCollector(lambda: status, report, seen, lambda: each))
+    return page(Request("/metrics")).body.decode()
 
 
 def test_a_scrape_tells_the_status() -> None:
@@ -193,11 +188,3 @@ def test_the_table_in_the_documents_is_what_a_scrape_has() -> None:
             (name, "gauge" if kind == "info" else kind, tuple(sorted(re.findall(r"`(\w+)`", labels))))
         )
     assert documented == scraped
-
-
-def test_a_port_that_is_taken_is_said() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(SocketError, match="cannot listen"):
-            MetricsServer(f"127.0.0.1:{taken.getsockname()[1]}", lambda: STATUS, lambda: REPORT)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from kata_node_agent.api.account import DETAILS
-from kata_node_agent.api.server import GROUP, SOCKET_NAME
+from kata_node_agent.api.server import SOCKET_NAME
 from kata_node_agent.errors import SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
-from kata_node_agent.sockets import check_socket_path, connect_once, unix_target
+from kata_node_agent.sockets import GROUP, check_socket_path, connect_once, unix_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from kata_node_agent.api.health import HealthService
 from kata_node_agent.api.sandboxes import SandboxCalls
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
-from kata_node_agent.sockets import FileIdentity, identity_of, make_room, unix_target
+from kata_node_agent.sockets import FileIdentity, give_to_group, identity_of, make_room, unix_target
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     ReadNode = Callable[[], Awaitable[agent_pb2.Node]]
 
 SOCKET_NAME = "agent.sock"
-GROUP = "kata-node-agent"
 _MAX_REQUEST_BYTES = 1024 * 1024
 _STOP_GRACE_SECONDS = 0.2
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
@@ -130,8 +127,8 @@ class ApiServer:
         finally:
             os.umask(before)
         await server.start()
-        _give_to_group(self.path.parent)
-        _give_to_group(self.path, 0o660)
+        give_to_group(self.path.parent)
+        give_to_group(self.path, 0o660)
         self._identity = identity_of(self.path)
         if tcp_address:
             tcp = self._new_server()
@@ -170,11 +167,3 @@ def _listen(server: grpc.aio.Server, address: str, error: AgentError) -> None:
         server.add_insecure_port(address)
     except RuntimeError as cause:
         raise error from cause
-
-
-def _give_to_group(path: Path, mode: int | None = None) -> None:
-    """Lets our group in, where there is one and we may; a socket stays root's alone otherwise."""
-    with contextlib.suppress(KeyError, OSError):
-        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid, follow_symlinks=False)
-        if mode is not None:
-            os.chmod(path, mode)

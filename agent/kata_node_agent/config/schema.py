@@ -203,10 +203,18 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
-    """Metrics for Prometheus."""
+    """Metrics for Prometheus, over HTTP."""
 
+    socket: bool = setting(True, values.boolean, "serve on metrics.sock in run_dir")
     tcp_address: str = setting(
-        "", values.address, "address of /metrics, such as 127.0.0.1:9441; empty: none", live=False
+        "", values.address, "serve on an address, too, such as 127.0.0.1:9441; empty: on none"
+    )
+    tls_cert: Path | None = setting(
+        "", values.optional_path, "certificate of tcp_address, in PEM (the agent's file; not below host_root)"
+    )
+    tls_key: Path | None = setting("", values.optional_path, "its key, without a passphrase; the same")
+    tls_client_ca: Path | None = setting(
+        "", values.optional_path, "who signs the certificates of those that may scrape; empty: anybody may"
     )
     each_sandbox: bool = setting(True, values.boolean, "series of each sandbox, not only their sums")
 
@@ -257,6 +265,16 @@ class Config:
             raise ConfigError(
                 "sandbox.vm_memory and sandbox.host_overhead are both 0",
                 hint="a VM that costs nothing cannot be counted",
+            )
+        metrics = self.metrics
+        if (metrics.tls_cert is None) != (metrics.tls_key is None):
+            raise ConfigError(
+                "metrics.tls_cert and metrics.tls_key: only one of them is set", hint="TLS needs both files"
+            )
+        if metrics.tls_client_ca is not None and metrics.tls_cert is None:
+            raise ConfigError(
+                "metrics.tls_client_ca is set, and no certificate of ours",
+                hint="without TLS nobody shows a certificate: set metrics.tls_cert and metrics.tls_key",
             )
         if self.device_plugin.max_slots > MAX_SLOTS:
             raise ConfigError(

@@ -28,11 +28,11 @@ from kata_node_agent.daemon.pods import PodWatch
 from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
 from kata_node_agent.daemon.sandbox_report import sandbox_report
-from kata_node_agent.daemon.scrape import serve_metrics
+from kata_node_agent.daemon.scrape import http_routes
 from kata_node_agent.daemon.slots import Slots
 from kata_node_agent.daemon.status import build_status, status_line
-from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.daemon.waiting import wait_for_hint
+from kata_node_agent.daemon.web import Web
 from kata_node_agent.errors import AgentError, first_in
 from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.kubelet.service import DevicePluginService
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from kata_node_agent.config.schema import Config
     from kata_node_agent.pb import agent_pb2
-    from kata_node_agent.publish.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +97,8 @@ class Agent:
         self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
         calls = (self._report.message, self._account, self._sandboxes)
         self._api = ApiServer(self.config.run_dir, self.status, self.serving, *calls)
+        routes = http_routes(lambda: self.config, self.status, self._report.document, self._sandboxes)
+        self._web = Web(lambda: self.config, routes)
 
     @property
     def config(self) -> Config:
@@ -117,7 +118,6 @@ class Agent:
             signal.SIGHUP: self.reload,
         }.items():
             loop.add_signal_handler(number, action)
-        metrics: MetricsServer | None = None
         try:
             self._claims.check()
             self._claims.take()
@@ -126,7 +126,7 @@ class Agent:
             await self._first_look()
             self._slots.replan()
             await self._api.start(self.config.health.tcp_address)
-            metrics = serve_metrics(lambda: self.config, self.status, self._report.document, self._sandboxes)
+            await self._web.look()
             self._running = True
             log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
             await self._run_tasks()
@@ -139,8 +139,7 @@ class Agent:
         finally:
             self._notifier.stopping()
             await self._api.stop()
-            if metrics is not None:
-                await in_thread(metrics.stop)
+            await self._web.stop()
             self._account.close()
             self._claims.release()
             if self._running:
@@ -169,6 +168,7 @@ class Agent:
                 what = f"changed but not in force: {text}"
                 self._reload_problem = Problem("RestartNeeded", what, "restart the agent")
             self._node.look_soon()
+            self._web.look_soon()
         if self._running:
             self._notifier.ready()
 
@@ -188,6 +188,7 @@ class Agent:
                     self._account.run,
                     self._account.sandboxes.run,
                     self._nri.run,
+                    self._web.run,
                     self._feed_watchdog,
                 )
             ]
@@ -318,6 +319,7 @@ class Agent:
                     self._recorder.problem,
                     self._nri.problem,
                     *self._account.problems(),
+                    *self._web.problems,
                 )
                 if problem
             ],

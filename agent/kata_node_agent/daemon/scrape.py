@@ -1,8 +1,9 @@
-"""Metrics on their own thread, with the status asked of the event loop, which owns it."""
+"""Who answers which path over HTTP. The status is asked of the event loop, which owns it, from a connection's thread."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,27 +12,33 @@ if TYPE_CHECKING:
     from kata_node_agent.config.schema import Config
     from kata_node_agent.daemon.sandbox_report import SandboxReport
     from kata_node_agent.pb import agent_pb2
-    from kata_node_agent.publish.metrics import MetricsServer
+    from kata_node_agent.publish.http import Route
 
 _TIMEOUT_SECONDS = 2.0
 
 
-def serve_metrics(
+def http_routes(
     config: Callable[[], Config],
     status: Callable[[], agent_pb2.Status],
     document: Callable[[], Mapping[str, Any]],
     sandboxes: SandboxReport | None,
-) -> MetricsServer | None:
-    """A listener where one is configured; the library is loaded only then.
+) -> Callable[[], Mapping[str, Route]]:
+    """What gives the table: path → who answers. The table is made, and what it needs is loaded, when somebody asks first.
 
-    Raises:
-        SocketError: it cannot listen there.
+    Args:
+        config: gives the configuration in force.
+        status: of the agent; called on the event loop.
+        document: of `report`; blocking, raises AgentError.
+        sandboxes: those that are followed; ``None`` where none are.
     """
-    if not (address := config().metrics.tcp_address):
-        return None
-    from kata_node_agent.publish.metrics import MetricsServer
 
-    loop = asyncio.get_running_loop()
+    @cache
+    def table() -> Mapping[str, Route]:
+        from kata_node_agent.publish.metrics import MetricsPage, StatusCollector
+
+        read = sandboxes.read if sandboxes is not None else None
+        collector = StatusCollector(ask, document, read, lambda: config().metrics.each_sandbox)
+        return {"/metrics": MetricsPage(collector)}
 
     async def on_loop() -> agent_pb2.Status:
         return status()
@@ -39,5 +46,5 @@ def serve_metrics(
     def ask() -> agent_pb2.Status:
         return asyncio.run_coroutine_threadsafe(on_loop(), loop).result(_TIMEOUT_SECONDS)
 
-    read = sandboxes.read if sandboxes is not None else None
-    return MetricsServer(address, ask, document, read, lambda: config().metrics.each_sandbox)
+    loop = asyncio.get_running_loop()
+    return table

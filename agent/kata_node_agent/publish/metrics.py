@@ -1,31 +1,33 @@
 """Metrics for Prometheus, made from the agent's status when somebody scrapes. docs/metrics.md has the table.
 
-The library is loaded only where a listener is configured. It serves on a thread of its own; the status is asked of the event
-loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
+This file and the library are loaded with the first scrape. It is made on a thread of its own; the status is asked of the
+event loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
 """
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from kata_node_agent.errors import AgentError, SocketError, describe_os_error
+from kata_node_agent.errors import AgentError
+from kata_node_agent.publish.http import Answer
 from kata_node_agent.publish.node_metrics import node_metrics
 from kata_node_agent.publish.nri_metrics import nri_metrics
 from kata_node_agent.publish.sandbox_metrics import sandbox_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from threading import Thread
-    from wsgiref.simple_server import WSGIServer
 
     from prometheus_client.metrics_core import Metric
 
     from kata_node_agent.pb import agent_pb2
+    from kata_node_agent.publish.http import Request
 
 _VERDICTS = ("eligible", "ineligible", "unknown")
 
@@ -108,43 +110,28 @@ class StatusCollector(Collector):
                 yield from sandbox_metrics(self._sandboxes(), each=self._each_sandbox())
 
 
-class MetricsServer:
-    """Serves /metrics over HTTP until `stop`."""
+class MetricsPage:
+    """Answers for /metrics: formats, compression and ``name[]`` as the library does them."""
 
-    def __init__(
-        self,
-        address: str,
-        status: Callable[[], agent_pb2.Status],
-        report: Callable[[], Mapping[str, Any]],
-        sandboxes: Callable[[], Mapping[str, Any]] | None = None,
-        each_sandbox: Callable[[], bool] = lambda: True,
-    ) -> None:
-        """Listens.
+    def __init__(self, collector: Collector) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        self._app = make_wsgi_app(registry)
+        # One scrape at a time reads the node, however many ask.
+        self._lock = threading.Lock()
 
-        Args:
-            address: host and port.
-            status: of the agent.
-            report: the document of `report`; raises AgentError.
-            sandboxes: the document of `sandboxes`, where they are followed; raises AgentError.
-            each_sandbox: whether each of them has series of its own.
-
-        Raises:
-            SocketError: it cannot listen there.
-        """
-        registry = CollectorRegistry()
-        registry.register(StatusCollector(status, report, sandboxes, each_sandbox))
-        host, _, port = address.rpartition(":")
-        try:
-            started: tuple[WSGIServer, Thread] = start_http_server(int(port), host.strip("[]"), registry)
-        except OSError as error:
-            raise SocketError(
-                f"{address}: cannot listen: {describe_os_error(error)}",
-                hint="choose a free address in metrics.tcp_address",
-            ) from error
-        self._server, self._thread = started
-
-    def stop(self) -> None:
-        """Stops listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __call__(self, request: Request) -> Answer:
+        """One scrape; raises what the collector does."""
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "HTTP_ACCEPT": request.headers.get("accept", ""),
+            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
+        }
+        with self._lock:
+            body = b"".join(self._app(environ, lambda status, headers: started.append((status, headers))))
+        ((status, headers),) = started
+        said = dict(headers)
+        return Answer(body, said.pop("Content-Type"), HTTPStatus(int(status.split()[0])), said)

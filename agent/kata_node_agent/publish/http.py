@@ -1,0 +1,177 @@
+"""HTTP on one connection: one request is read, a table of routes answers it, then the connection is closed.
+
+GET and HEAD only, no files, nothing that a request could change. The standard library's parser does the reading; it is loaded
+with this file, when somebody connects.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kata_node_agent.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kata_node_agent.publish.listener import Connection
+
+log = logging.getLogger(__name__)
+
+# Prometheus asks with some 500 bytes, a browser with 2 KiB at most where no cookies are.
+MAX_REQUEST_BYTES = 8192
+_MAX_BODY_BYTES = 64 * 1024
+# How long a peer that still sends may take to see that we have closed.
+_LINGER_SECONDS = 1.0
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Server": "kata-node-agent",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for."""
+
+    path: str
+    query: str = ""
+    # Names in small letters; of a header that comes twice, the last.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    head_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is said to it. Headers are laid over those that every answer has."""
+
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+if TYPE_CHECKING:
+    # Blocking, on the connection's thread. An AgentError becomes an answer, and so does a TimeoutError of the event loop.
+    Route = Callable[[Request], Answer]
+
+
+def refusal(status: HTTPStatus, why: str, **headers: str) -> Answer:
+    """An answer of one line for a person."""
+    return Answer(
+        f"{status.value} {status.phrase}: {why}\n".encode("utf-8", "replace"), status=status, headers=headers
+    )
+
+
+def serve(connection: Connection, routes: Mapping[str, Route]) -> None:
+    """Reads one request and answers it. Blocking.
+
+    Args:
+        connection: as accepted, or with TLS already spoken on it.
+        routes: path → who answers.
+
+    Raises:
+        OSError: the peer is gone, or was hung up on.
+    """
+    request = _read(connection)
+    if request is None:
+        return
+    connection.asked()
+    answer = request if isinstance(request, Answer) else answer_to(request, routes)
+    head_only = isinstance(request, Request) and request.head_only
+    connection.socket.sendall(_head(answer) + (b"" if head_only else answer.body))
+    _linger(connection.socket)
+
+
+def answer_to(request: Request, routes: Mapping[str, Route]) -> Answer:
+    """The answer of the route that the path names."""
+    route = routes.get(request.path)
+    if route is None:
+        return refusal(HTTPStatus.NOT_FOUND, "there is " + ", ".join(sorted(routes)))
+    try:
+        return route(request)
+    except AgentError as error:
+        return refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"{error.reason}: {error}")
+    except TimeoutError:
+        return refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE, "the agent did not answer in time; see its log and `status`"
+        )
+    except Exception:
+        log.exception("cannot answer", extra={"path": request.path})
+        return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the agent's; its log has the traceback")
+
+
+class _Parser(BaseHTTPRequestHandler):
+    """The library's parser on bytes that are there; what it would send to the peer is kept as `refused`."""
+
+    def __init__(self, head: bytes) -> None:
+        self.rfile = io.BufferedReader(io.BytesIO(head))
+        self.refused: Answer | None = None
+        self.requestline, self.request_version, self.command = "", "", ""
+        self.raw_requestline = self.rfile.readline()
+        self.parsed = self.parse_request()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self.refused = refusal(HTTPStatus(code), message or explain or "not understood")
+
+    def handle_expect_100(self) -> bool:
+        return True
+
+
+def _read(connection: Connection) -> Request | Answer | None:
+    """The request, or what to say to one that cannot be answered; ``None`` for a peer that has left."""
+    head = b""
+    while b"\r\n\r\n" not in head and b"\n\n" not in head:
+        if len(head) > MAX_REQUEST_BYTES:
+            return refusal(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"at most {MAX_REQUEST_BYTES} bytes are read"
+            )
+        if not (more := connection.socket.recv(4096)):
+            return None
+        head += more
+    parser = _Parser(head)
+    if not parser.parsed or not parser.request_version.startswith("HTTP/1."):
+        return parser.refused or refusal(HTTPStatus.BAD_REQUEST, "HTTP/1.0 or 1.1 is spoken here")
+    if parser.command not in {"GET", "HEAD"}:
+        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD are answered", Allow="GET, HEAD")
+    try:
+        target = urlsplit(parser.path)
+    except ValueError as error:
+        return refusal(HTTPStatus.BAD_REQUEST, f"the address: {error}")
+    headers = {name.lower(): value for name, value in parser.headers.items()}
+    return Request(target.path or "/", target.query, headers, parser.command == "HEAD")
+
+
+def _head(answer: Answer) -> bytes:
+    headers = {
+        "Date": formatdate(usegmt=True),
+        "Content-Type": answer.content_type,
+        "Content-Length": str(len(answer.body)),
+        "Connection": "close",
+        **_HEADERS,
+        **answer.headers,
+    }
+    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+def _linger(peer: socket.socket) -> None:
+    """Lets the peer read the answer: what it sent and we did not read would make the system take the answer back."""
+    peer.settimeout(_LINGER_SECONDS)
+    if (end_tls := getattr(peer, "unwrap", None)) is not None:
+        end_tls()
+        return
+    peer.shutdown(socket.SHUT_WR)
+    left = _MAX_BODY_BYTES
+    while left > 0 and (read := len(peer.recv(4096))):
+        left -= read
