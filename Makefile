@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUN_DIR ?= .run
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint bench clean conformance conformance-tools dist
+.PHONY: help venv run test lint bench clean conformance conformance-tools dist man completion
 
 help: ## Explain the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,18 @@ bench: $(VENV)/.ready ## Measure, each figure beside a peer or a floor of the sa
 dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/
 	$(BIN)/pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --outdir dist .
+
+# The same sources give the same pages: their date is that of the last change.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
+export SOURCE_DATE_EPOCH
+
+man: $(VENV)/.ready ## Write the manual pages into build/man/
+	rm -rf build/man
+	$(BIN)/python -m tools.manual build/man
+
+completion: $(VENV)/.ready ## Write the completion of bash, zsh and fish into build/completion/
+	rm -rf build/completion
+	$(BIN)/python -m tools.completion build/completion
 
 conformance-tools: ## Build the real kubelet, containerd … for `make conformance` (minutes, once; needs Go)
 	tests/conformance/tools/build

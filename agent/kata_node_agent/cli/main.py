@@ -40,15 +40,17 @@ def _run_group() -> int:
     from kata_node_agent.cli.group import cli
 
     try:
-        code = cli.main(standalone_mode=False)
+        # By its name, however it was started: the completion scripts ask for that.
+        code = cli.main(prog_name="kata-node-agent", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2
     except click.Abort:
         return 130
-    except SystemExit:
-        # The library's way when the reader of our output has gone (`| head`). Its code is 1, which has a meaning here.
-        return 2
+    except SystemExit as end:
+        # The library's way to end after completion (0), and when the reader of our output has gone (`| head`): its code is 1
+        # then, which has a meaning here.
+        return 0 if end.code == 0 else 2
     return code if isinstance(code, int) else 0
 
 
