@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import click
 
 from kata_node_agent import __version__
-from kata_node_agent.api.server import GROUP, SOCKET_NAME
+from kata_node_agent.api.server import SOCKET_NAME
 from kata_node_agent.cli.group import COMMANDS, cli
 from kata_node_agent.config.load import env_name, settings
 from kata_node_agent.config.schema import Config
+from kata_node_agent.sockets import GROUP
 from tools import roff
 
 if TYPE_CHECKING:

@@ -133,6 +133,9 @@ def make_room(path: Path) -> None:
 def give_to_group(path: Path, mode: int | None = None) -> None:
     """Lets our group in, where there is one and we may; a socket stays root's alone otherwise."""
     with contextlib.suppress(KeyError, OSError):
-        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid, follow_symlinks=False)
+        group = grp.getgrnam(GROUP).gr_gid
+        # Started with it as our own, all is born with it; and to give files away we may then not have the right.
+        if os.lstat(path).st_gid != group:
+            os.chown(path, -1, group, follow_symlinks=False)
         if mode is not None:
             os.chmod(path, mode)
