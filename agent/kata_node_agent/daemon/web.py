@@ -140,7 +140,5 @@ class Web:
     def _serve_tls(self, connection: Connection) -> None:
         if (tls := self._tls) is None:
             return
-        secured = tls.accept(connection.socket)
-        connection.socket = secured
-        secured.do_handshake()
+        tls.accept(connection)
         self._serve(connection)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
-import sys
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from kata_node_agent.packages import bare_package
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -74,12 +73,7 @@ async def kernel_events() -> AsyncIterator[KernelEvent]:
 def _load() -> Any:
     """The one module of pyroute2 that we need: 2 MiB and 30 ms, when it is wanted, and not on the event loop.
 
-    Importing the package would run its ``__init__``, which loads all of it: 11 MiB and 100 ms more on every node. So a
-    bare package of that name, with the same path, stands in for it. Who needs another part imports that module.
+    Importing the package would load all of it: 11 MiB and 100 ms more on every node.
     """
-    spec = importlib.util.find_spec("pyroute2")
-    if "pyroute2" not in sys.modules and spec is not None and spec.submodule_search_locations is not None:
-        package = ModuleType("pyroute2")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["pyroute2"] = package
+    bare_package("pyroute2")
     return importlib.import_module("pyroute2.netlink.uevent")

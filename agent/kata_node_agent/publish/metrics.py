@@ -1,21 +1,19 @@
 """Metrics for Prometheus, made from the agent's status when somebody scrapes. docs/metrics.md has the table.
 
-This file and the library are loaded with the first scrape. It is made on a thread of its own; the status is asked of the
-event loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
+This file, and of the library what defines metrics, are loaded with the first scrape. It is made on a thread of its own; the
+status is asked of the event loop, which owns it, so that a loop that is stuck shows as a scrape that fails.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
-from prometheus_client.registry import Collector
+from urllib.parse import parse_qs
 
 from kata_node_agent.errors import AgentError
+from kata_node_agent.publish.exposition import accepts_gzip, chosen_format, compressed, write
+from kata_node_agent.publish.families import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from kata_node_agent.publish.http import Answer
 from kata_node_agent.publish.node_metrics import node_metrics
 from kata_node_agent.publish.nri_metrics import nri_metrics
@@ -24,15 +22,14 @@ from kata_node_agent.publish.sandbox_metrics import sandbox_metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from prometheus_client.metrics_core import Metric
-
     from kata_node_agent.pb import agent_pb2
+    from kata_node_agent.publish.families import Metric
     from kata_node_agent.publish.http import Request
 
 _VERDICTS = ("eligible", "ineligible", "unknown")
 
 
-class StatusCollector(Collector):
+class StatusCollector:
     """The status as metrics; base units, names with our prefix."""
 
     def __init__(
@@ -111,27 +108,20 @@ class StatusCollector(Collector):
 
 
 class MetricsPage:
-    """Answers for /metrics: formats, compression and ``name[]`` as the library does them."""
+    """Answers for /metrics: formats, compression and ``name[]`` as Prometheus' libraries have them."""
 
-    def __init__(self, collector: Collector) -> None:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(collector)
-        self._app = make_wsgi_app(registry)
+    def __init__(self, collector: StatusCollector) -> None:
+        self._collector = collector
         # One scrape at a time reads the node, however many ask.
         self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Answer:
         """One scrape; raises what the collector does."""
-        started: list[tuple[str, list[tuple[str, str]]]] = []
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": request.path,
-            "QUERY_STRING": request.query,
-            "HTTP_ACCEPT": request.headers.get("accept", ""),
-            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
-        }
+        content_type = chosen_format(request.headers.get("accept", ""))
+        names = frozenset(parse_qs(request.query).get("name[]", ())) if request.query else frozenset[str]()
         with self._lock:
-            body = b"".join(self._app(environ, lambda status, headers: started.append((status, headers))))
-        ((status, headers),) = started
-        said = dict(headers)
-        return Answer(body, said.pop("Content-Type"), HTTPStatus(int(status.split()[0])), said)
+            body = write(self._collector.collect(), content_type, names)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        if accepts_gzip(request.headers.get("accept-encoding", "")):
+            body, headers["Content-Encoding"] = compressed(body), "gzip"
+        return Answer(body, content_type, headers=headers)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from kata_node_agent.publish.families import CounterMetricFamily, GaugeMetricFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from prometheus_client.metrics_core import Metric
+    from kata_node_agent.publish.families import Metric
 
 _GROUPS = ("root", "system", "kubelet", "runtime", "pods", "kata_overhead")
 _MEMORY = ("usage", "working_set", "rss", "swap", "limit")

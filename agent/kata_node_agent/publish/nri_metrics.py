@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from kata_node_agent.publish.families import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prometheus_client.metrics_core import Metric
-
     from kata_node_agent.pb import agent_pb2
+    from kata_node_agent.publish.families import Metric
 
 _PAST_US = ("undecided", "late", "unanswered", "unseen")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client.core import GaugeMetricFamily
+from kata_node_agent.publish.families import GaugeMetricFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from prometheus_client.metrics_core import Metric
+    from kata_node_agent.publish.families import Metric
 
 _KINDS = ("vm_memory", "hotplugged", "resident", "host_overhead", "commitment")
 _COSTS = ("guest", "rss_sum")

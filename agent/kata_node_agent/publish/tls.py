@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import os
 import re
+import socket
 import threading
 import time
 from datetime import UTC, datetime
@@ -17,12 +18,17 @@ from typing import TYPE_CHECKING
 from kata_node_agent.errors import CertificateError, describe_os_error
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from pathlib import Path
 
+    from kata_node_agent.publish.listener import Connection
+
 _MAX_FILE_BYTES = 1024 * 1024
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
+_NO_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"400 Bad Request: TLS is spoken here; ask with https\n"
+)
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 # Seconds before the end at which it is said.
 EXPIRES_SOON_SECONDS = 7 * 24 * 3600.0
@@ -51,10 +57,27 @@ class Tls:
         self._context, self._expires = self._read()
         self._error: CertificateError | None = None
 
-    def accept(self, peer: socket.socket) -> ssl.SSLSocket:
-        """TLS on a connection; the handshake is still to be made. The socket given is no longer to be used."""
+    def accept(self, connection: Connection) -> None:
+        """Speaks TLS on a connection from now on. Blocking.
+
+        Raises:
+            OSError: the peer does not speak it, or showed no certificate that we trust.
+        """
+        import ssl
+
         self.renew()
-        return self._context.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
+        wrapped = self._context.wrap_socket(
+            connection.socket, server_side=True, do_handshake_on_connect=False
+        )
+        connection.socket = wrapped
+        try:
+            wrapped.do_handshake()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                # Past the TLS layer, which has nothing to say any more. What is left unread would take the answer back.
+                socket.socket.recv(wrapped, 4096)
+                socket.socket.sendall(wrapped, _NO_TLS)
+            raise
 
     def renew(self) -> None:
         """Reads the files if they are others. What cannot be used leaves the present ones in force."""
