@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 settings.register_profile("kata-node-agent", deadline=None)
 settings.load_profile("kata-node-agent")
 
-REAL_MARKERS = frozenset({"host", "kvm", "vm", "kubelet", "containerd", "systemd"})
+REAL_MARKERS = frozenset({"host", "kvm", "vm", "kubelet", "containerd", "systemd", "browser"})
 # In CI a missing real part is a failure, not a skip.
 IN_CI = os.environ.get("CI", "") not in {"", "0", "false"}
 
@@ -136,6 +136,10 @@ def _missing(marker: str) -> str:
         from tests.sandboxes import vms
 
         return vms.missing()
+    if marker == "browser":
+        from tests.publish import browser
+
+        return browser.missing()
     return ""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def printable(text: str, limit: int = 500) -> str:
     """One line that any log and protocol takes: control characters and lone surrogates are ``?``, what is long is cut."""
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = "".join(char if char.isprintable() else "?" for char in text[: limit + 1])
     return shown if len(shown) <= limit else shown[:limit] + "…"
 

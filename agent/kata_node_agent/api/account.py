@@ -114,10 +114,9 @@ class AccountCalls:
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Any) -> pb.Decisions:
         """The history."""
         try:
-            notes = self._keeper.account.history(request.limit if 0 < request.limit < 1000 else 1000)
+            return decisions_of(self._keeper.account, request.limit if 0 < request.limit < 1000 else 1000)
         except AgentError as error:
             await _fail(context, error)
-        return pb.Decisions(decisions=[_noted(note) for note in notes])
 
     async def VerifyLedger(self, request: pb.VerifyLedgerRequest, context: Any) -> pb.Verification:
         """Whether the file is what it should be."""
@@ -138,6 +137,15 @@ class AccountCalls:
         except AgentError as error:
             await _fail(context, error)
         return pb.SetModeAnswer(mode=self._keeper.mode)
+
+
+def decisions_of(account: Account, limit: int) -> pb.Decisions:
+    """The last decisions, newest last.
+
+    Raises:
+        LedgerError: they cannot be read.
+    """
+    return pb.Decisions(decisions=[_noted(note) for note in account.history(limit)])
 
 
 def admissions_of(account: Account, now: float) -> pb.Admissions:

@@ -216,6 +216,7 @@ class MetricsConfig:
     tls_client_ca: Path | None = setting(
         "", values.optional_path, "who signs the certificates of those that may scrape; empty: anybody may"
     )
+    page: bool = setting(True, values.boolean, "answer / with a page for people, pods' names included")
     each_sandbox: bool = setting(True, values.boolean, "series of each sandbox, not only their sums")
 
 

@@ -97,8 +97,8 @@ class Agent:
         self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
         calls = (self._report.message, self._account, self._sandboxes)
         self._api = ApiServer(self.config.run_dir, self.status, self.serving, *calls)
-        routes = http_routes(lambda: self.config, self.status, self._report.document, self._sandboxes)
-        self._web = Web(lambda: self.config, routes)
+        known = (self.status, self._node, self._account, self._report.document, self._sandboxes)
+        self._web = Web(lambda: self.config, http_routes(lambda: self.config, *known))
 
     @property
     def config(self) -> Config:
