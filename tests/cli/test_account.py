@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
+from typing import TYPE_CHECKING
+
+import pytest
 
 from kata_node_agent.cli import fit, ledger, status
 from kata_node_agent.pb import agent_pb2 as pb
+from tests.daemon.support import COMMAND, Node
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -113,3 +122,23 @@ def test_status_shows_the_term_that_limits_first_and_leaves_out_what_nobody_has(
     assert (document["free_bytes"], document["committed_bytes"]) == (3 * GIB, GIB)
     assert isinstance(account := document["account"], dict)
     assert (account["other_pods_bytes"], account["share"]) == (6 * GIB, 1.5)
+
+
+@pytest.mark.host
+def test_mode_and_drain_without_a_word_show_what_is_and_change_nothing(short_dir: Path) -> None:
+    node = Node(short_dir)
+
+    def said(*words: str) -> str:
+        command = [*COMMAND, *words, "--run-dir", str(node.run_dir)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+
+    with node.agent() as agent:
+        agent.wait_for("serving ")
+        assert said("mode") == "mode enforce, configured"
+        assert said("drain") == "open to new VMs"
+        said("mode", "warn")
+        said("drain", "on")
+        assert said("mode") == "mode warn, set at run time"
+        assert json.loads(said("mode", "--format", "json"))["origin"] == "set at run time"
+        assert said("drain") == "closed: no new VM is taken"
+        assert json.loads(said("drain", "--format", "json"))["draining"] is True
