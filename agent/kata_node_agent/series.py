@@ -12,9 +12,9 @@ import contextlib
 import os
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError, describe_os_error
 
 if TYPE_CHECKING:

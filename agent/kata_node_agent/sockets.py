@@ -8,9 +8,9 @@ import grp
 import os
 import socket
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import BusyError, SocketError, describe_os_error
 
 if TYPE_CHECKING:

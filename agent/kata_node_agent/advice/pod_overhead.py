@@ -6,10 +6,10 @@ pod's cgroup. So it has to cover all that is no container's: the VM's memory bey
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.advice.reserved import duration
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.advice.openshift import newer_bytes, newer_millicores, older_bytes
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import Form, format_bytes, format_quantity
 
 if TYPE_CHECKING:

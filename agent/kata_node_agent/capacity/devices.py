@@ -7,8 +7,9 @@ in use are always healthy: kubelet kills running pods when the number falls belo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection

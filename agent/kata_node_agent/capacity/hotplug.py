@@ -5,8 +5,9 @@ Source: as `sizing`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from kata_node_agent.dataclass import dataclass
 
 Kind = Literal["go", "runtime-rs"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.usage import Finding
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:

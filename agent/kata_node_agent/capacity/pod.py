@@ -6,8 +6,10 @@ Source: Kubernetes 1.37, staging/src/k8s.io/component-helpers/resource (PodLimit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

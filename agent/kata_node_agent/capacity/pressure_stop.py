@@ -9,8 +9,7 @@ waiting; systemd-oomd acts at 60 % over 30 s, when it kills. To take no more in,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import format_bytes
 
 CLOSE_PERCENT = 20.0

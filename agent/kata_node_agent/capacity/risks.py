@@ -5,9 +5,9 @@ A fact that is ``None`` is not known, and a risk that needs it is not said: sile
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ src/runtime-rs/crates/hypervisor/src (resize_memory).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kata_node_agent.capacity.hotplug import ACPI_FACTOR, MIB, RAISE_MAXIMUM, Fault, Vm, grow
 from kata_node_agent.capacity.pod import cpu_limits_millicores, limit_of, memory_limits_bytes
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

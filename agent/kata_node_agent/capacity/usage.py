@@ -6,10 +6,10 @@ limit − working set of the pods' group); OpenShift's machine-config-operator f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.allocatable import eviction_threshold_bytes
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import os
 import re
 import stat
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.config.schema import Config
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError, ConfigError, describe_os_error
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ comes from is not known here.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kata_node_agent.config import values
 from kata_node_agent.config.values import setting
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import ConfigError
 
 if TYPE_CHECKING:

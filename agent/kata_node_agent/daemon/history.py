@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+
+from kata_node_agent.dataclass import dataclass
 
 _KEPT = 100
 

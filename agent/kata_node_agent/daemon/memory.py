@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.free import Backing, NodeMemory
 from kata_node_agent.capacity.pressure_stop import Pressure
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.facts import is_live

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import DevicePlan, Limit, plan_devices
 from kata_node_agent.capacity.free import ALLOCATABLE
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.eligibility import Verdict, evaluate
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.facts import collect

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.devkubelet.state import Container, Holding, Pod
 
 FILE_NAME = "devkubelet_checkpoint"

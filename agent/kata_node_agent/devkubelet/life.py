@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import stat
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.devkubelet import checkpoint, events
 from kata_node_agent.devkubelet.listener import LeavingListener
 from kata_node_agent.devkubelet.names import KUBELET_SOCKET

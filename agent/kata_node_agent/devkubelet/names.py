@@ -6,9 +6,9 @@ Pure, and free of gRPC: the command line uses it before anything is started.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import SocketError, describe_os_error
 from kata_node_agent.sockets import check_socket_path
 

@@ -7,11 +7,11 @@ that is `state.py`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.devkubelet import texts
 from kata_node_agent.devkubelet.state import Device
 from kata_node_agent.devkubelet.texts import KubeletRefusalError

@@ -6,8 +6,9 @@ its oddities included: a resource is one thing, however many plugins claim it; t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.devkubelet import texts
 from kata_node_agent.devkubelet.texts import KubeletRefusalError
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.cpuid import SVM_VENDORS, VMX_VENDORS, CpuidInfo, decode
 
 if TYPE_CHECKING:

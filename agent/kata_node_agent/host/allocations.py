@@ -7,9 +7,9 @@ the pod as a whole where the feature for resizing it is on). Older releases have
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import QuantityError
 from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.quantity import parse, parse_bytes

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.meminfo import MemInfo, read_meminfo
 from kata_node_agent.host.pressure import Pressure, parse_pressure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.cgroup_mounts import CgroupMounts, Hierarchy, find_cgroup_mounts
 from kata_node_agent.host.cgroup_reader import Group, GroupReader
 

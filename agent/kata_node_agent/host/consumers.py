@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.cgroup_reader import read_at_once
 from kata_node_agent.text import printable

@@ -8,7 +8,8 @@ leaf's data.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from kata_node_agent.dataclass import dataclass
 
 # (leaf, subleaf) -> (eax, ebx, ecx, edx)
 Leaves = Mapping[tuple[int, int], tuple[int, int, int, int]]

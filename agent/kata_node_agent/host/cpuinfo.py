@@ -6,8 +6,9 @@ itself: the firmware, ``clearcpuid=`` or an old kernel may have hidden it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot

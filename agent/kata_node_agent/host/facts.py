@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.cpuid import CpuRecord, Leaves, decode
 from kata_node_agent.host.cpuinfo import CpuInfo, read_cpuinfo

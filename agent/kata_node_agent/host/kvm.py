@@ -7,9 +7,10 @@ module for this machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.devices import KVM, DeviceNode, read_device
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.facts import is_live, parse_cpu_list
 
 if TYPE_CHECKING:

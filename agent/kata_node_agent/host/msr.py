@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.cpuid import SVM_VENDORS, VMX_VENDORS
 
 if TYPE_CHECKING:

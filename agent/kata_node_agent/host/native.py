@@ -12,11 +12,11 @@ from __future__ import annotations
 import errno as errnos
 import os
 from array import array
-from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError, describe_os_error
 
 Registers = tuple[int, int, int, int]

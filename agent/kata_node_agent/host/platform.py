@@ -7,8 +7,9 @@ constants by which some clouds mark all their machines are kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot

@@ -8,9 +8,9 @@ host goes through a :class:`HostRoot` and never opens a path by itself. Reading 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError, describe_os_error
 
 # Host files we parse are small; a larger one is not what it claims to be. 4 MiB holds the cpuinfo of 2,000 CPUs.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.packages import bare_package
 
 if TYPE_CHECKING:

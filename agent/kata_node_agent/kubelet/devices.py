@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import DevicePlan, Limit, device_id, device_index
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 if TYPE_CHECKING:

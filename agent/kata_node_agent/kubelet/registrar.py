@@ -14,12 +14,12 @@ import enum
 import logging
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 
 from kata_node_agent.backoff import Backoff
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet.endpoint import Endpoint

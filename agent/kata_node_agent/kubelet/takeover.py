@@ -7,10 +7,10 @@ own stream stays open all the while, so only kubelet's answer to GetAllocatableR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import device_id
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.text import printable
 
 if TYPE_CHECKING:

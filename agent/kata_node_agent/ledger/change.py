@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from kata_node_agent.ledger.book import Admission, Book

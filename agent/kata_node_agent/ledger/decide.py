@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.free import Need
 from kata_node_agent.config.schema import Mode
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.ledger.book import Admission, Origin, commitment_of
 from kata_node_agent.ledger.change import Change, Note
 from kata_node_agent.ledger.gate import Decision

@@ -6,8 +6,9 @@ the same answer. Forecasts are of the VM's memory alone; the account adds the ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import LedgerError, describe_os_error
 from kata_node_agent.ledger.recover import (
     SCHEMA,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.capacity.allocatable import parse_percentage
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError, QuantityError
 from kata_node_agent.quantity import parse
 from kata_node_agent.text import printable

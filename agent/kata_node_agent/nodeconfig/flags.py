@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError, HostError
 from kata_node_agent.nodeconfig.document import Value, check_amounts
 from kata_node_agent.text import printable

@@ -10,9 +10,10 @@ src/libs/kata-types/src/config (order of search, drop-ins).
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.kata import SEARCH, KataHandler, Kind, read_kata, table_in
 from kata_node_agent.nodeconfig.merge import Setting

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError, HostError, describe_os_error
 from kata_node_agent.nodeconfig import merge
 from kata_node_agent.nodeconfig.document import parse_document

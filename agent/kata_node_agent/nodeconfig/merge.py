@@ -6,9 +6,9 @@ run for reserved CPUs), and the Kubernetes documentation, "Kubelet Configuration
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.facts import parse_cpu_list
 from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.nodeconfig.document import MAPS, Scalar, Value

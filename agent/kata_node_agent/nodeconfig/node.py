@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.allocatable import Resources, allocatable, eviction_threshold_bytes
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.machine import Machine, read_machine
 from kata_node_agent.nodeconfig.document import MAPS
 from kata_node_agent.nodeconfig.memory import read_budget, with_ours

@@ -6,9 +6,9 @@ and in no PID namespace below the one that this /proc belongs to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.processes import find_pids, is_of_node
 

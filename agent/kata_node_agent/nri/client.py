@@ -6,10 +6,10 @@ import asyncio
 import enum
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kata_node_agent.backoff import Backoff
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import NriError
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.nri.connection import Connection

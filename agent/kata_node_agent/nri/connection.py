@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import NriError
 from kata_node_agent.nri.frames import REQUEST, RESPONSE, Frame, FrameReader, ProtocolError
 from kata_node_agent.nri.mux import PLUGIN, RUNTIME, MuxReader, pieces_of

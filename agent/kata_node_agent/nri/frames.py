@@ -6,8 +6,8 @@ Source: github.com/containerd/ttrpc, PROTOCOL.md.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import NriError
 
 # Length of the data, stream, type, flags.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.nri import pods
 from kata_node_agent.nri.asking import Asking
 from kata_node_agent.nri.connection import INVALID_ARGUMENT, UNIMPLEMENTED, StatusError

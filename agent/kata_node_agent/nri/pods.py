@@ -7,9 +7,10 @@ what was asked for: a pod whose limits the runtime was not told, an ephemeral co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Literal
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.ledger.gate import Claim
 from kata_node_agent.nri.facts import Container, Limits, Sandbox
 

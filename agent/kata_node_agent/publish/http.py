@@ -10,10 +10,11 @@ import logging
 import re
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.advice.reserved import Advice, Reservation, advise
 from kata_node_agent.capacity.oddities import Oddities, explain
 from kata_node_agent.capacity.usage import Finding, MemoryUse, Signals, findings, signals
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.cgroups import Cgroups, read_cgroups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.annotations import with_annotations
@@ -10,6 +10,7 @@ from kata_node_agent.capacity.hotplug import Vm
 from kata_node_agent.capacity.pod import Container, Pod, memory_limits_bytes, memory_requests_bytes
 from kata_node_agent.capacity.risks import SandboxFacts
 from kata_node_agent.capacity.sizing import forecast, plugs
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.sandboxes.identity import pod_uid_of
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.capacity.risks import NodeFacts, find_risks
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.allocations import read_allocations
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts

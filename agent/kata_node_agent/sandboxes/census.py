@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat as stats
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.process_files import ProcessFiles, Source, Stat
 from kata_node_agent.sandboxes.claims import Claim, claim_of, split_command_line
 from kata_node_agent.sandboxes.evidence import Origin, Strength, judge, parse_owner

@@ -6,8 +6,9 @@ Sources: Kata's src/runtime/virtcontainers (qemu.go, virtiofsd.go, clh.go, fc.go
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,9 @@ pod cannot make stands behind it; what is not believed is listed, never counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from kata_node_agent.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

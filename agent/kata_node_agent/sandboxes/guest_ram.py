@@ -9,8 +9,9 @@ the names of other VMMs' memory: cloud-hypervisor's vmm/src/memory_manager.rs, D
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

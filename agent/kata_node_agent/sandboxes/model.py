@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from kata_node_agent.dataclass import dataclass
 
 Vmm = Literal["qemu", "cloud-hypervisor", "dragonball", "firecracker"]
 MemoryLocation = Literal["shm", "memfd", "hugepages", "anonymous"]

@@ -6,8 +6,9 @@ Sources: QEMU's qemu-options.hx (-m, -object, -numa, -machine) and util/cutils.c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

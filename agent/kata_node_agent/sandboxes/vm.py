@@ -6,9 +6,9 @@ faults of one of its processes have moved: dear (smaps walks all pages).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.cgroups import group_of_process
 from kata_node_agent.host.process_files import ProcessFiles, ProcessMemory, Source, Stat
 from kata_node_agent.sandboxes.cost import charge_of, cost_of

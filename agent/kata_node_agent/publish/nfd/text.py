@@ -8,10 +8,10 @@ values are those of Kubernetes labels, as NFD drops a label that does not fit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.eligibility import confidential_abilities
 from kata_node_agent.text import printable
 
