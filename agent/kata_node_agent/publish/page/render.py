@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from kata_node_agent.dataclass import dataclass
 from kata_node_agent.publish.page import lists, state
 from kata_node_agent.publish.page.markup import Markup, code, name, prose, section, tag, together, when
 from kata_node_agent.publish.page.memory import memory
