@@ -10,15 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kata_node_agent.capacity.free import NodeMemory
+from kata_node_agent.config.schema import Mode
 from kata_node_agent.errors import LedgerError
+from kata_node_agent.ledger.account import Account
 from kata_node_agent.ledger.store import KEPT_NOTES, Store
 from tests.ledger.support import BOOT, GIB, ONE, World, claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from kata_node_agent.ledger.account import Account
 
 
 @pytest.fixture
@@ -206,10 +207,127 @@ def test_a_file_locked_by_another_refuses_says_so_and_recovers(world: World) -> 
     account.open()
     world.look()
     assert sorted(account.book.admissions) == ["a", "b"]
-    assert account.book.admissions["b"].origin == "adopted"
+    # What was answered to it is not lost by its VM having been seen first.
+    assert account.book.admissions["b"].origin == "admitted"
+    assert account.book.admissions["b"].confirmed
     assert account.admit(claim("c")).allowed
     world.restart()
     assert sorted(world.account.book.admissions) == ["a", "b", "c"]
+
+
+def test_an_admission_is_not_forgotten_for_a_smaller_vm_that_was_seen_before_the_file_could_be_read(
+    world: World,
+) -> None:
+    filled(world).account.close()
+    other = sqlite3.connect(world.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    account = world.account = world.new_account()
+    with pytest.raises(LedgerError):
+        account.open()
+    world.run("b", GIB)
+    world.look()
+    other.close()
+    world.account.flush()
+    account.open()
+    world.look()
+    assert account.book.commitment("b").need.vm_bytes == 4 * GIB  # type: ignore[union-attr]
+    world.restart()
+    assert world.account.book.commitment("b").need.vm_bytes == 4 * GIB  # type: ignore[union-attr]
+
+
+def test_a_file_that_is_taken_away_is_there_again_before_anything_is_asked(world: World) -> None:
+    filled(world)
+    world.path.unlink()
+    world.account.flush()
+    assert world.account.verify() == []
+    # As after SIGKILL: nothing is written on the way out.
+    world.account = world.new_account()
+    copy = world.path.with_name("copy.db")
+    copy.write_bytes(world.path.read_bytes())
+    store = Store(copy, BOOT)
+    assert {"admission/a", "admission/b", "device/7"} <= store.open().entries.keys()
+    store.close()
+
+
+def test_a_journal_that_is_removed_costs_neither_the_file_nor_its_history(world: World) -> None:
+    filled(world)
+    world.path.with_name("ledger.db-journal").unlink()
+    assert world.account.admit(claim("c")).allowed
+    assert not world.path.with_name("ledger.db.set-aside").exists()
+    assert [note["sandbox"] for note in world.account.history(9)] == ["a", "b", "c"]
+    assert world.account.verify() == []
+
+
+def test_a_file_of_another_process_in_our_place_is_not_moved_away_while_it_is_locked(world: World) -> None:
+    filled(world)
+    world.path.unlink()
+    other = sqlite3.connect(world.path, isolation_level=None)
+    other.execute("CREATE TABLE theirs (x)")
+    other.execute("BEGIN EXCLUSIVE")
+    refused = world.account.admit(claim("c"))
+    assert (refused.allowed, refused.reason) == (False, "LedgerUnavailable")
+    assert "locked" in refused.message
+    assert not world.path.with_name("ledger.db.set-aside").exists()
+    other.close()
+    assert world.account.admit(claim("c")).allowed
+    world.restart()
+    assert sorted(world.account.book.admissions) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("first", ["folder", "full-folder", "file"])
+def test_what_was_set_aside_before_is_never_in_the_way(world: World, first: str) -> None:
+    filled(world)
+    aside = world.path.with_name("ledger.db.set-aside")
+    if first == "file":
+        aside.write_bytes(b"older")
+        world.path.unlink()
+        world.path.mkdir()
+    else:
+        aside.mkdir()
+        if first == "full-folder":
+            (aside / "something").touch()
+            world.path.unlink()
+            world.path.mkdir()
+        else:
+            world.path.write_bytes(b"not a database" * 500)
+            world.account.close()
+            world.restart()
+            assert world.account.set_aside
+    assert world.account.admit(claim("c")).allowed
+    assert world.account.verify() == []
+
+
+def test_what_was_let_through_unwritten_is_not_acknowledged_in_enforce_before_it_is_written(
+    world: World,
+) -> None:
+    filled(world)
+    away = world.path.parent.rename(world.path.parent.with_name("elsewhere"))
+    world.mode = Mode.WARN
+    assert world.account.admit(claim("c")).allowed
+    world.mode = Mode.ENFORCE
+    again = world.account.admit(claim("c"))
+    assert (again.allowed, again.reason) == (False, "LedgerUnavailable")
+    away.rename(world.path.parent)
+    assert world.account.admit(claim("c")).reason == "AlreadyAdmitted"
+    world.restart()
+    assert "c" in world.account.book.admissions
+
+
+def test_the_wall_clock_may_jump_and_nothing_but_the_historys_times_shows_it(world: World) -> None:
+    account = Account(
+        Store(world.path.with_name("other.db"), BOOT),
+        world.policy,
+        ONE,
+        clock=lambda: world.now,
+        wall=iter([2e9, 1e9, 3e9, 0.0]).__next__,
+    )
+    account.open()
+    account.take_memory(NodeMemory(20 * GIB), share=1.0, margin_bytes=0, rise_seconds=60)
+    for name in "abcd":
+        assert account.admit(claim(name)).allowed
+    assert [note["sandbox"] for note in account.history(9)] == ["a", "b", "c", "d"]
+    assert account.book.committed_bytes == 4 * ONE.total_bytes
+    account.close()
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "journal-removed", "folder"])

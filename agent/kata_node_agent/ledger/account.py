@@ -17,14 +17,14 @@ from kata_node_agent.errors import LedgerError
 from kata_node_agent.ledger import codec, rules
 from kata_node_agent.ledger.book import Book, Device
 from kata_node_agent.ledger.change import Note
-from kata_node_agent.ledger.decide import admit, allocate
+from kata_node_agent.ledger.decide import admit, allocate, unavailable
 from kata_node_agent.ledger.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kata_node_agent.capacity.free import Need, NodeMemory, OtherPod
-    from kata_node_agent.ledger.book import Vm
+    from kata_node_agent.ledger.book import Admission, Vm
     from kata_node_agent.ledger.change import Change
     from kata_node_agent.ledger.decide import Policy
     from kata_node_agent.ledger.gate import Claim, Decision
@@ -107,23 +107,31 @@ class Account:
             LedgerError: it cannot be had; the account goes on without, and refuses.
         """
         entries = self._writer.open()
-        known = {codec.admission_key(name) for name in self.book.admissions}
-        known |= {codec.device_key(index) for index in self.book.devices}
         now = self._clock()
         for key, body in entries.items():
-            if key in known or self._writer.waits(key):
-                continue
             if key.startswith(codec.SETTING):
                 self._settings.setdefault(key, body)
-            elif key.startswith(codec.DEVICE) and (device := codec.decode_device(key, body)):
-                self.book.put_device(device)
-            elif (admission := codec.decode_admission(key, body)) and admission.since <= now:
-                # The VM may have gone while no agent looked: the first look tells.
-                self.book.put(admission)
+            elif (device := codec.decode_device(key, body)) and device.since <= now:
+                if device.index not in self.book.devices and not self._writer.waits(key):
+                    self.book.put_device(device)
+            elif (stored := codec.decode_admission(key, body)) and stored.since <= now:
+                self._take_stored(key, stored)
             else:
-                log.warning("passed over an entry of the ledger that makes no sense", extra={"key": key})
+                if key != codec.PROBE:
+                    log.warning("passed over an entry of the ledger that makes no sense", extra={"key": key})
                 self._writer.keep({key: None}, ())
         self._writer.flush()
+
+    def _take_stored(self, key: str, stored: Admission) -> None:
+        """What was answered counts, also where the VM was seen before the file could be read."""
+        known = self.book.admissions.get(stored.sandbox)
+        if known is not None:
+            both = rules.merged(stored, known)
+            self.book.put(both)
+            self._writer.keep({key: codec.encode_admission(both)})
+        elif not self._writer.waits(key):
+            # The VM may have gone while no agent looked: the first look tells.
+            self.book.put(stored)
 
     def close(self) -> None:
         """Gives the store back."""
@@ -135,22 +143,34 @@ class Account:
 
     # What is asked of us.
 
-    def admit(self, claim: Claim, backing: Backing = Backing.ANONYMOUS) -> Decision:
-        """A new sandbox, or one that becomes larger; see `gate.Gate`."""
+    def admit(self, claim: Claim, backing: Backing = Backing.ANONYMOUS, *, extends: bool = False) -> Decision:
+        """A new sandbox, or (`extends`) a VM that is there, asked for or not, and becomes larger; see `gate.Gate`."""
         policy = self._policy()
-        decision, change = admit(self.book, claim, backing, self._room_for(claim), policy, self._clock())
-        if decision.reason in {"AlreadyAdmitted", "InvalidClaim"}:
+        room, now = self._room_for(claim), self._clock()
+        decision, change = admit(self.book, claim, backing, room, policy, now, extends=extends)
+        if decision.reason == "InvalidClaim":
             return decision
+        if decision.reason == "AlreadyAdmitted":
+            return self._again(claim, decision, policy)
         try:
-            self._writer.write(_entries(change), change.notes)
+            self._writer.write(codec.entries_of(change), change.notes)
         except LedgerError as error:
             if not change.put:
+                self._writer.keep({}, change.notes)
                 return decision
             if policy.mode is Mode.ENFORCE:
                 return unavailable(decision, error)
             decision = replace(decision, would_refuse=policy.mode is Mode.WARN)
-            self._writer.keep(_entries(change), change.notes)
+            self._writer.keep(codec.entries_of(change), change.notes)
         self._apply(change)
+        return decision
+
+    def _again(self, claim: Claim, decision: Decision, policy: Policy) -> Decision:
+        """The same answer; but what was let through while nothing could be written is not promised before it is."""
+        if self._writer.waits(codec.admission_key(claim.sandbox)):
+            self._writer.flush()
+            if self._writer.problem is not None and policy.mode is Mode.ENFORCE:
+                return unavailable(decision, self._writer.problem)
         return decision
 
     def allocate(self, indices: Iterable[int]) -> Decision:
@@ -216,6 +236,10 @@ class Account:
             if self.book.vms.get(sandbox) != vm:
                 self.book.see(vm, sandbox)
 
+    def pass_time(self) -> None:
+        """Where nobody looks at VMs: what was released has ended, and what nobody confirmed expires."""
+        self._take(rules.pass_time(self.book, self._clock(), self._policy()))
+
     def hold_devices(self, held: Mapping[int, str]) -> None:
         """Which devices pods hold now, by kubelet's word; index → ``namespace/name``, empty where it is not known."""
         entries: dict[str, Body | None] = {}
@@ -245,11 +269,6 @@ class Account:
         self._budget = {
             term: self._windows[term].take(value, now, rise_seconds) for term, value in seen.items()
         }
-
-    def is_asked(self, sandbox: str) -> bool:
-        """Whether somebody asked for this sandbox, and was told to go on."""
-        admission = self.book.admissions.get(sandbox)
-        return admission is not None and admission.asked
 
     def reprice(self, cost_of_one: Need) -> None:
         """Another cost of one is in force."""
@@ -304,27 +323,18 @@ class Account:
     def _take(self, change: Change) -> None:
         """What is so, whether it can be written or not."""
         if change.put or change.drop or change.notes:
-            self._writer.take(_entries(change), change.notes)
+            self._writer.take(codec.entries_of(change), change.notes)
             self._apply(change)
 
     def _apply(self, change: Change) -> None:
         change.apply(self.book)
         for admission in change.put:
+            if admission.lapsed and not admission.seen:
+                # It commits nothing, and goes on to claim as others do.
+                continue
             other = self._others.pop(admission.pod_uid, None)
             if other is not None and ALLOCATABLE in self._budget:
                 self._budget[ALLOCATABLE] += other.claims_bytes
                 self._windows[ALLOCATABLE].shift(other.claims_bytes)
         for sandbox in change.drop:
             self._absent.pop(sandbox, None)
-
-
-def unavailable(decision: Decision, error: LedgerError) -> Decision:
-    """Refused, as it could not be made durable."""
-    return replace(decision, allowed=False, reason=error.reason, message=error.message, remedy=error.hint)
-
-
-def _entries(change: Change) -> dict[str, Body | None]:
-    entries: dict[str, Body | None] = {
-        codec.admission_key(one.sandbox): codec.encode_admission(one) for one in change.put
-    }
-    return entries | dict.fromkeys(map(codec.admission_key, change.drop))

@@ -82,6 +82,8 @@ class Vm:
         sandbox: whose.
         vm_bytes: its memory as it is now.
         forecast_bytes: what it becomes by what its pod was allocated; 0 where that is not known.
+        pod_fixed_bytes: overhead of its pod; ``None`` where it is not known.
+        counted_bytes: what the scheduler counts for its containers at most, limits or requests; the same.
         overhead_bytes: of the host's processes, as observed; ``None`` where it is not known.
         resident_bytes, guest_resident_bytes: see `capacity.free.Commitment`.
     """
@@ -96,6 +98,8 @@ class Vm:
     pod: str = ""
     handler: str = ""
     forecast_bytes: int = 0
+    pod_fixed_bytes: int | None = None
+    counted_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +151,12 @@ class Book:
 
     @property
     def uids(self) -> set[str]:
-        """Pods with a sandbox: they are no others."""
-        return {admission.pod_uid for admission in self.admissions.values() if admission.pod_uid}
+        """Pods with a sandbox: they are no others. One whose VM is elsewhere, or was never seen, claims as others do."""
+        return {
+            admission.pod_uid
+            for admission in self.admissions.values()
+            if admission.pod_uid and (admission.seen or not admission.lapsed)
+        }
 
     @property
     def running(self) -> list[str]:

@@ -11,12 +11,14 @@ from kata_node_agent.ledger.decide import MAX_BYTES
 from kata_node_agent.ledger.gate import Decision
 
 if TYPE_CHECKING:
-    from kata_node_agent.ledger.change import Note
+    from kata_node_agent.ledger.change import Change, Note
     from kata_node_agent.ledger.recover import Body
 
 ADMISSION = "admission/"
 DEVICE = "device/"
 SETTING = "setting/"
+# Written to see whether there is room, and struck out at once.
+PROBE = "probe"
 
 _DEFAULTS = {
     field.name: field.default
@@ -81,6 +83,14 @@ def decode_device(key: str, body: Body) -> Device | None:
     if not (number.isascii() and number.isdigit() and len(number) < 10 and _is_time(since)):
         return None
     return Device(int(number), float(since or 0), pod) if type(pod) is str else None
+
+
+def entries_of(change: Change) -> dict[str, Body | None]:
+    """What a change makes of the store's entries; ``None`` for what is struck out."""
+    entries: dict[str, Body | None] = {
+        admission_key(one.sandbox): encode_admission(one) for one in change.put
+    }
+    return entries | dict.fromkeys(map(admission_key, change.drop))
 
 
 def encode_note(note: Note, unix_seconds: float) -> Body:

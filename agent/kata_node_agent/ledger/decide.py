@@ -15,6 +15,7 @@ from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
     from kata_node_agent.capacity.free import Backing, Room
+    from kata_node_agent.errors import LedgerError
     from kata_node_agent.ledger.book import Book
     from kata_node_agent.ledger.gate import Claim
 
@@ -54,7 +55,7 @@ class Policy:
 
 
 def admit(
-    book: Book, claim: Claim, backing: Backing, room: Room, policy: Policy, now: float
+    book: Book, claim: Claim, backing: Backing, room: Room, policy: Policy, now: float, *, extends: bool
 ) -> tuple[Decision, Change]:
     """A new sandbox, or one that becomes larger: as a whole or not at all.
 
@@ -65,6 +66,7 @@ def admit(
         room: what is left for this pod: it is not among the others, and its device stands for what it asks.
         policy: the mode, and whether the node is open.
         now: `time.monotonic`.
+        extends: a VM that is there becomes larger; a VM that booted before its sandbox was judged is no such one.
     """
     problem = problem_of(claim)
     if problem:
@@ -75,7 +77,9 @@ def admit(
     if known is not None and known.asked and replace(new, since=known.since) == known:
         text = f"{_whose(claim)} has {format_bytes(known.need.total_bytes)} already"
         return Decision(True, "AlreadyAdmitted", text, committed_bytes=book.committed_bytes), Change()
-    decision = _decide(book, claim, known, new, room, policy)
+    # What runs may grow, also where nobody asked for it, and what it has already is not asked for.
+    there = known is not None and (known.asked or extends)
+    decision = _decide(book, claim, new, room, policy, there=there)
     what = "extend" if known is not None and known.asked else "admit"
     note = Note(what, claim.sandbox, new.pod or new.pod_uid, decision)
     if not decision.allowed:
@@ -112,6 +116,12 @@ def allocate(count: int, one: Need, committed_bytes: int, room: Room, policy: Po
     return replace(
         answer, allowed=warned, would_refuse=warned, reason=why.reason, message=text, remedy=why.remedy
     )
+
+
+def unavailable(decision: Decision, error: LedgerError) -> Decision:
+    """Refused, as it could not be made durable."""
+    text = f"nothing is promised while the agent's ledger cannot be written: {error.message}"
+    return replace(decision, allowed=False, reason=error.reason, message=text, remedy=error.hint)
 
 
 def problem_of(claim: Claim) -> str:
@@ -162,17 +172,14 @@ def admission_of(
     )
 
 
-def _decide(
-    book: Book, claim: Claim, known: Admission | None, new: Admission, room: Room, policy: Policy
-) -> Decision:
+def _decide(book: Book, claim: Claim, new: Admission, room: Room, policy: Policy, *, there: bool) -> Decision:
     after = commitment_of(new, book.vms.get(claim.sandbox))
     need = after.need if after is not None else Need(0, 0)
     before = book.commitment(claim.sandbox)
     counted = before.need.by_term if before is not None else {}
     extra = {term: max(0, taken - counted.get(term, 0)) for term, taken in need.by_term.items()}
     # What was promised before stays promised, however little is left now.
-    asked = known is not None and known.asked
-    covered = asked and not any(extra.values())
+    covered = there and not any(extra.values())
     limited_by = room.least(need.by_term)
     answer = Decision(
         True, "Fits", "",
@@ -184,7 +191,7 @@ def _decide(
     asked_for = f"{_whose(claim)} needs {format_bytes(need.total_bytes)}"
     if policy.mode is Mode.OFF:
         return replace(answer, reason="ModeOff", message=f"{asked_for}; nothing is refused in mode off")
-    if not (asked or book.stands_for(new.pod)) and policy.block is not None:
+    if not (there or book.stands_for(new.pod)) and policy.block is not None:
         block = policy.block
         refusal = replace(
             answer, reason=block.reason, message=f"{asked_for}; {block.message}", remedy=block.remedy

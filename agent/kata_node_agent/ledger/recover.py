@@ -6,9 +6,11 @@ What was in a file that is set aside is observed anew: VMs in /proc, devices at 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +51,8 @@ def check_kind(path: Path) -> None:
             raise SetAsideError("not a regular file")
 
 
-def read_entries(connection: sqlite3.Connection, boot_id: str) -> dict[str, Body] | None:
-    """Key → body of all that the file holds; ``None`` where it is empty, as a new one is.
+def read_entries(connection: sqlite3.Connection, path: Path, boot_id: str) -> dict[str, Body] | None:
+    """Key → body of all that the file at `path` holds; ``None`` where it is empty, as a new one is.
 
     Raises:
         SetAsideError: it is not ours, of another boot, of another version, or damaged.
@@ -62,6 +64,9 @@ def read_entries(connection: sqlite3.Connection, boot_id: str) -> dict[str, Body
         raise SetAsideError("not a ledger")
     if (version := _number(connection, "user_version")) != VERSION:
         raise SetAsideError(f"of version {version}, and this agent knows {VERSION}")
+    if os.stat(path).st_size < _number(connection, "page_count") * _number(connection, "page_size"):
+        # What is missing may be pages that hold nothing: those no check looks at.
+        raise SetAsideError("truncated")
     if connection.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
         raise SetAsideError("damaged")
     if connection.execute("SELECT id FROM boot").fetchall() != [(boot_id,)]:
@@ -89,10 +94,70 @@ def set_aside(path: Path) -> None:
     Raises:
         OSError: it cannot be moved.
     """
-    os.replace(path, path.with_name(path.name + ".set-aside"))
+    place = path.with_name(path.name + ".set-aside")
+    try:
+        os.replace(path, place)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError):
+        _replace_other_kind(path, place)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        _replace_other_kind(path, place)
     for suffix in ("-journal", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}{suffix}")
+
+
+def _replace_other_kind(path: Path, place: Path) -> None:
+    """Where a folder stands in the way of a file, or the other way round; nothing of what others put there is deleted."""
+    older = place.with_name(f"{place.name}-{time.time_ns()}")
+    os.rename(place, older)
+    os.replace(path, place)
+
+
+def refuse_locked(path: Path) -> None:
+    """A file that another process has locked is not ours to move away.
+
+    Raises:
+        sqlite3.Error: it is locked.
+    """
+    import sqlite3
+
+    if not path.is_file() or path.is_symlink():
+        return
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        if _kind_of(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise
+    finally:
+        connection.close()
+
+
+def is_about_access(error: Exception) -> bool:
+    """Whether the file may be good, and we cannot get at it now: locked, no space, read-only."""
+    import sqlite3
+
+    return is_about_space(error) or _kind_of(error) in {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+    }
+
+
+def is_about_space(error: Exception) -> bool:
+    """Whether it is the file system that takes nothing more: full, or read-only."""
+    import sqlite3
+
+    return _kind_of(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+
+
+def _kind_of(error: Exception) -> int:
+    # The low byte is the kind, the rest its variety. Source: SQLite's "Result and Error Codes".
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

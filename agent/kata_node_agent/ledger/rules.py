@@ -105,6 +105,36 @@ def observe(
     return Change(tuple(put), tuple(drop), tuple(notes))
 
 
+def pass_time(book: Book, now: float, policy: Policy) -> Change:
+    """Without looks at VMs the runtime's word is all there is: what it released has ended, what nobody confirmed expires."""
+    drop: list[str] = []
+    notes: list[Note] = []
+    for sandbox, known in book.admissions.items():
+        expired = not (known.confirmed or known.seen) and now - known.since >= policy.grace_seconds
+        if known.released is not None or expired:
+            drop.append(sandbox)
+            notes.append(_ending(book, known, "ended" if known.released is not None else "expired"))
+    return Change((), tuple(drop), tuple(notes))
+
+
+def merged(stored: Admission, known: Admission) -> Admission:
+    """What the file holds of a sandbox, and what came to be known of it before the file could be read: the larger of both."""
+    base, other = (stored, known) if stored.asked and not known.asked else (known, stored)
+    return replace(
+        named(base, pod_uid=other.pod_uid, pod=other.pod, handler=other.handler),
+        vm_bytes=max(stored.vm_bytes, known.vm_bytes),
+        overhead_bytes=max(stored.overhead_bytes, known.overhead_bytes),
+        since=min(stored.since, known.since),
+        confirmed=stored.confirmed or known.confirmed,
+        seen=stored.seen or known.seen,
+        released=known.released if stored.released is None else stored.released,
+        # Where a VM was seen and has gone, or none was waited for before.
+        lapsed=known.lapsed and (known.seen or stored.lapsed),
+        pod_fixed_bytes=other.pod_fixed_bytes if base.pod_fixed_bytes is None else base.pod_fixed_bytes,
+        limits_bytes=other.limits_bytes if base.limits_bytes is None else base.limits_bytes,
+    )
+
+
 def _names_more(known: Admission, vm: Vm) -> bool:
     return (
         bool(vm.pod and not known.pod)

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import LedgerError, describe_os_error
+from kata_node_agent.ledger.database import connect, identity, lock, make, put
 from kata_node_agent.ledger.recover import (
-    SCHEMA,
     Body,
     SetAsideError,
     check_kind,
     crc_of,
+    is_about_access,
+    is_about_space,
     read_entries,
+    refuse_locked,
     set_aside,
     text_of,
 )
@@ -44,14 +47,20 @@ class Opened:
     Attributes:
         entries: key → body.
         set_aside: why an older file was set aside; empty where none was.
+        problem: why it can be read but not written now.
     """
 
     entries: Mapping[str, Body]
     set_aside: str = ""
+    problem: LedgerError | None = None
 
 
 class Store:
-    """The one writer of a ledger. Not thread-safe: owned by the event loop."""
+    """The one writer of a ledger. Not thread-safe: owned by the event loop.
+
+    Attributes:
+        mended: how often the file was found gone, replaced or unusable, and was made good.
+    """
 
     def __init__(self, path: Path, boot_id: str) -> None:
         """Nothing is touched before `open`.
@@ -61,6 +70,7 @@ class Store:
             boot_id: of this boot; a file of another one is set aside.
         """
         self.path = path
+        self.mended = 0
         self._boot_id = boot_id
         self._connection: sqlite3.Connection | None = None
         self._was_open = False
@@ -87,12 +97,12 @@ class Store:
         try:
             try:
                 check_kind(self.path)
-                self._connection = self._connect()
-                return self._take(read_entries(self._connection, self._boot_id))
+                self._connection = connect(self.path)
+                return self._take(read_entries(self._connection, self.path, self._boot_id))
             except SetAsideError as error:
                 why = str(error)
             except sqlite3.DatabaseError as error:
-                if _is_about_access(error):
+                if is_about_access(error):
                     raise
                 why = printable(f"damaged: {error}")
             except UnicodeDecodeError:
@@ -120,12 +130,7 @@ class Store:
         texts = {key: None if body is None else text_of(body) for key, body in entries.items()}
         lines = [text_of(note) for note in notes]
         try:
-            if self._connection is not None and self._seen() != self._identities:
-                self.close()
-            if self._connection is None:
-                if not self._was_open:
-                    raise LedgerError(f"{self.path}: not open", hint="see the agent's log for why")
-                self._write_anew()
+            self._be_in_place()
             self._transact(texts, lines)
         except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             self._after(error)
@@ -135,6 +140,20 @@ class Store:
                 self._mirror.pop(key, None)
             else:
                 self._mirror[key] = text
+
+    def check(self) -> None:
+        """Makes good a file that others took away or replaced, before anything more depends on it.
+
+        Raises:
+            LedgerError: that cannot be done now.
+        """
+        import sqlite3
+
+        try:
+            self._be_in_place()
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
+            self._after(error)
+            raise self._error(error) from error
 
     def notes(self, limit: int = KEPT_NOTES) -> list[Body]:
         """The history, newest last.
@@ -189,65 +208,90 @@ class Store:
 
     def _take(self, entries: dict[str, Body] | None, set_aside: str = "") -> Opened:
         """Goes on with the open file, or with a new one for `None` or after one was set aside."""
+        import sqlite3
+
         if set_aside or entries is None:
             self._mirror = {}
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = connect(self.path)
             self._make()
         else:
             self._mirror = {key: text_of(body) for key, body in entries.items()}
         assert self._connection is not None  # noqa: S101 - made by _read or above
-        # The lock is taken by the first write, and kept; so is the journal.
-        self._connection.execute("UPDATE boot SET id = id")
         (last,) = self._connection.execute("SELECT max(id) FROM note").fetchone()
         self._next_note = (last or 0) + 1
+        problem = None
+        try:
+            lock(self._connection, self._boot_id)
+        except sqlite3.Error as error:
+            if not is_about_space(error):
+                raise
+            # What is promised is known all the same, and counts.
+            problem = self._error(error)
+            self.close()
         self._identities = self._seen()
         self._was_open = True
-        return Opened(entries or {}, set_aside)
-
-    def _connect(self) -> sqlite3.Connection:
-        import sqlite3
-
-        before = os.umask(0o077)
-        try:
-            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
-        finally:
-            os.umask(before)
-        for pragma in (
-            "locking_mode = EXCLUSIVE",
-            "journal_mode = PERSIST",
-            "synchronous = OFF",
-            "cache_size = -256",
-            "temp_store = MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
+        return Opened(entries or {}, set_aside, problem)
 
     def _make(self) -> None:
-        """The tables in an empty file, in one transaction: half a file is none."""
-        connection = self._connection
-        assert connection is not None  # noqa: S101 - the callers made it
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA:
-            connection.execute(statement)
-        connection.execute("INSERT INTO boot VALUES (?)", (self._boot_id,))
-        _put(connection, self._mirror)
-        connection.execute("COMMIT")
+        assert self._connection is not None  # noqa: S101 - the callers made it
+        make(self._connection, self._boot_id, self._mirror)
         self._next_note = 1
         self._identities = self._seen()
+
+    def _be_in_place(self) -> None:
+        """The open file is the one at our path, with all that it should hold."""
+        if self._connection is not None and self._seen() == self._identities:
+            return
+        self.close()
+        if not self._was_open:
+            raise LedgerError(f"{self.path}: not open", hint="see the agent's log for why")
+        if not self._take_again():
+            self._write_anew()
+            self.mended += 1
+
+    def _take_again(self) -> bool:
+        """Opens our own file again where it is whole: its journal may be gone, or it could not be written before."""
+        import sqlite3
+
+        if self._identities[:1] != (identity(os.fspath(self.path)),):
+            return False
+        try:
+            self._connection = connect(self.path)
+            held = read_entries(self._connection, self.path, self._boot_id)
+            if held is not None and {key: text_of(body) for key, body in held.items()} == self._mirror:
+                lock(self._connection, self._boot_id)
+                self._identities = self._seen()
+                return True
+        except (SetAsideError, UnicodeDecodeError):
+            pass
+        except sqlite3.Error as error:
+            if is_about_access(error):
+                self.close()
+                raise
+        self.close()
+        return False
 
     def _write_anew(self) -> None:
         """Our file is gone, replaced or unusable: what it held is in a new one before anything else is written."""
         if os.path.lexists(self.path):
+            refuse_locked(self.path)
             set_aside(self.path)
-        self._connection = self._connect()
-        self._make()
+        try:
+            self._connection = connect(self.path)
+            self._make()
+        except BaseException:
+            # Half a file would be set aside the next time, in place of the one that is worth a look.
+            self.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            raise
 
     def _transact(self, texts: Mapping[str, str | None], lines: Iterable[str]) -> None:
         connection = self._connection
         assert connection is not None  # noqa: S101 - see write
         connection.execute("BEGIN IMMEDIATE")
-        _put(connection, texts)
+        put(connection, texts)
         note = self._next_note
         for line in lines:
             connection.execute("INSERT INTO note VALUES (?, ?)", (note, line))
@@ -270,48 +314,14 @@ class Store:
             except sqlite3.Error:
                 self.close()
                 return
-        if not _is_about_access(error):
+        if not is_about_access(error):
             self.close()
 
     def _seen(self) -> tuple[object, ...]:
         """What tells our file and its journal from others at the same paths."""
-        return _identity(os.fspath(self.path)), _identity(f"{self.path}-journal")
+        return identity(os.fspath(self.path)), identity(f"{self.path}-journal")
 
     def _error(self, error: Exception) -> LedgerError:
         what = describe_os_error(error) if isinstance(error, OSError) else str(error)
         hint = "see whether the run directory is writable and has space, and whether another process has this file open"
         return LedgerError(printable(f"{self.path}: {what}"), hint=hint)
-
-
-def _put(connection: sqlite3.Connection, texts: Mapping[str, str | None]) -> None:
-    for key, text in texts.items():
-        if text is None:
-            connection.execute("DELETE FROM entry WHERE key = ?", (key,))
-        else:
-            row = (key, text, crc_of(key, text))
-            connection.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", row)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _is_about_access(error: Exception) -> bool:
-    """Whether the file may be good, and we cannot get at it now: locked, no space, read-only."""
-    import sqlite3
-
-    # The low byte is the kind, the rest its variety. Source: SQLite's "Result and Error Codes".
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_NOMEM,
-    }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import LedgerError
-from kata_node_agent.ledger.codec import encode_note
+from kata_node_agent.ledger.codec import PROBE, encode_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # Lines of the history that could not be written are worth less than memory.
 _MAX_NOTES = 100
+_PROBE_BYTES = 16384
 
 
 class Writer:
@@ -51,6 +53,12 @@ class Writer:
             self._failed(error)
             raise
         self.problem, self.set_aside, self.was_open = None, opened.set_aside, True
+        if opened.problem is not None:
+            self._failed(opened.problem)
+        else:
+            # A file that cannot grow is to be known before something is to be promised.
+            with contextlib.suppress(LedgerError):
+                self._probe()
         if opened.set_aside:
             log.warning("set the ledger aside, what runs is looked for anew", extra={"why": opened.set_aside})
         return opened.entries
@@ -70,14 +78,7 @@ class Writer:
             LedgerError: nothing of these was written, and they are not kept.
         """
         bodies = [encode_note(note, self._wall()) for note in notes]
-        try:
-            self._store.write({**self._entries, **entries}, [*self._notes, *bodies])
-        except LedgerError as error:
-            self._failed(error)
-            raise
-        if self.problem is not None:
-            log.info("the ledger can be written again")
-        self.problem = None
+        self._call(lambda: self._store.write({**self._entries, **entries}, [*self._notes, *bodies]))
         self._entries, self._notes = {}, []
 
     def keep(self, entries: Mapping[str, Body | None], notes: Iterable[Note] = ()) -> None:
@@ -95,9 +96,19 @@ class Writer:
             self.keep(entries, notes)
 
     def flush(self) -> None:
-        """Writes what waits; `problem` says whether that worked."""
-        if self._entries or self._notes or self.problem is not None:
-            self.take({})
+        """Writes what waits, or sees whether the file is in its place; `problem` says whether that worked."""
+        with contextlib.suppress(LedgerError):
+            if self.problem is not None:
+                self._probe()
+            elif self._entries or self._notes:
+                self.write({})
+            elif self.was_open:
+                self._call(self._store.check)
+
+    def _probe(self) -> None:
+        """A write that finds room within the file proves nothing: this one needs as much as some admissions do."""
+        self.write({PROBE: {"room": "x" * _PROBE_BYTES}})
+        self.write({PROBE: None})
 
     def notes(self, limit: int) -> list[Body]:
         """The history, newest last.
@@ -111,6 +122,23 @@ class Writer:
         """What is wrong with the store; empty when all is well."""
         waiting = [f"{len(self._entries)} changes are not written yet"] if self._entries else []
         return [*self._store.verify(), *waiting]
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Calls the store, and says how it stands when that has changed."""
+        before = self._store.mended
+        try:
+            function()
+        except LedgerError as error:
+            self._failed(error)
+            raise
+        if self._store.mended != before:
+            log.warning(
+                "the ledger's file was gone or another one: written anew",
+                extra={"path": str(self._store.path)},
+            )
+        if self.problem is not None:
+            log.info("the ledger can be written again")
+        self.problem = None
 
     def _failed(self, error: LedgerError) -> None:
         if self.problem is None:
