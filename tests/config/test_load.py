@@ -29,7 +29,8 @@ def test_later_sources_win_and_each_value_knows_its_origin(file: Path) -> None:
     loaded = load(file, flags={"mode": "warn"}, environ={"KATA_NODE_AGENT_SANDBOX_HOST_OVERHEAD": "100Mi"})
     assert loaded.config.mode is Mode.WARN
     assert loaded.config.device_plugin.max_slots == 3
-    assert loaded.config.cost_of_one_bytes == (1024 + 100) * 2**20
+    sandbox = loaded.config.sandbox
+    assert (sandbox.vm_memory, sandbox.host_overhead) == (1 << 30, 100 << 20)
     assert loaded.origins["mode"] == "flag --mode"
     assert loaded.origins["device_plugin.max_slots"] == str(drop_in / "20.toml")
     assert loaded.origins["sandbox.vm_memory"] == str(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kata_node_agent.capacity.free import Need, NodeMemory, Room, budgets
+from kata_node_agent.capacity.usual import DEFAULT_OVERHEAD_BYTES, DEFAULT_VM_BYTES
 from kata_node_agent.config.schema import Config
 from kata_node_agent.daemon.node import look, plan
 from kata_node_agent.errors import HostError
@@ -26,7 +27,7 @@ def test_flags_and_drop_ins_decide_how_many_vms_fit(tree: str, places: int) -> N
     assert not view.problems
     assert view.kubelet is not None
     assert view.budget is not None
-    one = Need(config.sandbox.vm_memory, config.sandbox.host_overhead)
+    one = Need(DEFAULT_VM_BYTES, DEFAULT_OVERHEAD_BYTES)
     room = Room(budgets(NodeMemory(view.budget.allocatable_bytes), {}, share=1.0, margin_bytes=0), {})
     assert plan(view, config, Book(one), room, one, None).total == places
     again = look(config, view.kubelet, no_cpuid)

@@ -32,6 +32,7 @@ STATUS = pb.Status(
         answers=[pb.NriAnswers(up_to_seconds=0.5, count=6), pb.NriAnswers(up_to_seconds=math.inf, count=7)],
         answers_seconds_sum=0.25,
     ),
+    problems=[pb.Problem(reason="PodFixedTooLow")],
 )
 
 

@@ -71,6 +71,7 @@ def advise_document(root: HostRoot, config: Config) -> dict[str, Any]:
         AgentError: the node cannot be read.
     """
     from kata_node_agent.advice.pod_overhead import advise_overhead
+    from kata_node_agent.capacity.usual import usual_overhead_bytes
     from kata_node_agent.host.facts import is_live
     from kata_node_agent.host.osrelease import read_os_release
     from kata_node_agent.report.collect import collect_report
@@ -88,7 +89,8 @@ def advise_document(root: HostRoot, config: Config) -> dict[str, Any]:
         problems.append(str(error))
     release = read_os_release(root)
     openshift = release is not None and release.family == "rhcos"
-    uses = handler_uses(overview, histories, config.sandbox.host_overhead, openshift=openshift)
+    assumed = usual_overhead_bytes(config.sandbox.host_overhead, {})
+    uses = handler_uses(overview, histories, assumed, openshift=openshift)
     report = collect_report(root, config)
     return {
         "schema": SCHEMA,

@@ -270,7 +270,22 @@ def _of_node(config: Config) -> int:
         raise AgentError(
             f"kubelet's settings are not known: {unsure.message}", hint=hint, reason=unsure.reason
         )
-    return ceiling.node_ceiling(view.budget.allocatable_bytes, config.cost_of_one_bytes)
+    return ceiling.node_ceiling(
+        view.budget.allocatable_bytes, _cost_of_one(config, view.budget.capacity_bytes)
+    )
+
+
+def _cost_of_one(config: Config, capacity_bytes: int) -> int:
+    """A VM of the usual size. What was observed beside it is left out: the ceiling shall be the same whenever it is set."""
+    from kata_node_agent.capacity.usual import usual_overhead_bytes, usual_vm_bytes
+    from kata_node_agent.host.facts import is_live
+    from kata_node_agent.nodeconfig.kata import read_kata_settings
+    from kata_node_agent.nodeconfig.vm_settings import settings_by_handler
+
+    root = HostRoot(config.host_root)
+    handlers = settings_by_handler(root, read_kata_settings(root), capacity_bytes, live=is_live(root))
+    vm_bytes = usual_vm_bytes(config.sandbox.vm_memory, handlers)
+    return vm_bytes + usual_overhead_bytes(config.sandbox.host_overhead, {})
 
 
 def _change(file: FeatureFile, wanted: int | None) -> bool:

@@ -8,27 +8,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import Limit
-from kata_node_agent.capacity.free import Backing, Need
 from kata_node_agent.capacity.pressure_stop import PressureStop
 from kata_node_agent.config.schema import Mode
-from kata_node_agent.daemon.account_problems import account_problems
-from kata_node_agent.daemon.memory import MemoryReader, backing_of
+from kata_node_agent.daemon.account_problems import account_problems, pod_fixed_problems
+from kata_node_agent.daemon.memory import MemoryReader
 from kata_node_agent.daemon.sandboxes import SandboxWatch
 from kata_node_agent.daemon.threads import in_thread
+from kata_node_agent.daemon.vms import NextVm, vm_of
+from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.errors import ConfigError, LedgerError
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.ledger.account import Account
-from kata_node_agent.ledger.book import Vm
 from kata_node_agent.ledger.decide import Block, Policy
 from kata_node_agent.ledger.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from kata_node_agent.capacity.free import Need
     from kata_node_agent.capacity.hotplug import VmSettings
     from kata_node_agent.config.schema import Config
     from kata_node_agent.daemon.alive import NodeWatch
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from kata_node_agent.daemon.memory import Reading
     from kata_node_agent.daemon.node import Problem
     from kata_node_agent.ledger.gate import Claim, Decision
+    from kata_node_agent.report.forecasts import Expected
     from kata_node_agent.sandboxes.model import Sandbox
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 2.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-# Handlers of this name are the usual ones.
-_USUAL_HANDLER = "kata"
+_NOT_LOOKED = "it is not known yet which VMs run"
 
 
 class AccountKeeper:
@@ -52,7 +52,7 @@ class AccountKeeper:
     Attributes:
         account: the account itself.
         sandboxes: what runs.
-        handlers: Kata's settings for each handler.
+        next_vm: what one more takes.
     """
 
     def __init__(
@@ -73,8 +73,11 @@ class AccountKeeper:
         self._config = config
         self._node = node
         self._history = history
-        self._backings: Mapping[str, Backing] = {}
-        self.handlers: Mapping[str, VmSettings] = {}
+        self.next_vm = NextVm(config)
+        self._expected: Mapping[str, Expected] = {}
+        self._look_now = asyncio.Event()
+        self._asked_for_devices = False
+        self._said_of_pod_fixed: set[str] = set()
         self._on_change = on_change
         root = HostRoot(config().host_root)
         boot_id = (root.try_read_text(_BOOT_ID, 128) or "unknown").strip()
@@ -83,6 +86,7 @@ class AccountKeeper:
         self._reader = MemoryReader(root)
         self._pressure = PressureStop()
         self._swept_once = False
+        self._last_sweep: tuple[tuple[Sandbox, ...], float] = ((), 0.0)
         self._closed_said = ""
 
     @property
@@ -99,32 +103,37 @@ class AccountKeeper:
     @property
     def cost_of_one(self) -> Need:
         """What one more VM of the usual size takes."""
-        sandbox = self._config().sandbox
-        return Need(sandbox.vm_memory, sandbox.host_overhead, self.backing(""))
+        return self.next_vm.cost_of_one
 
-    def backing(self, handler: str) -> Backing:
-        """Where VMs of a handler have their memory: as those that run do, else as Kata's settings say."""
-        backings = self._backings
-        if handler in backings:
-            return backings[handler]
-        return backings.get(_USUAL_HANDLER) or next(iter(backings.values()), Backing.ANONYMOUS)
+    @property
+    def handlers(self) -> Mapping[str, VmSettings]:
+        """Kata's settings for each handler."""
+        return self.next_vm.handlers
+
+    def need_of(self, memory_bytes: int, handler: str) -> Need:
+        """See `NextVm.need_of`."""
+        return self.next_vm.need_of(memory_bytes, handler)
 
     def policy(self) -> Policy:
         """What decides besides the room, now."""
         config = self._config()
         return Policy(
-            self.mode, config.sandbox.host_overhead, config.accounting.boot_grace_seconds, self._block()
+            self.mode, self.next_vm.overhead_bytes, config.accounting.boot_grace_seconds, self._block()
         )
 
     def closed(self) -> Limit | None:
         """Why no free place may be shown; ``None`` when it may."""
-        if not self._swept_once:
-            return Limit("starting", "it is not known yet which VMs run")
+        if not self._knows_vms:
+            return Limit("starting", _NOT_LOOKED)
         if (block := self._block()) is not None:
             return Limit("draining" if self.draining else "memory_pressure", block.message)
         if self.account.problem is not None and self.mode is Mode.ENFORCE:
             return Limit("ledger", self.account.problem.message)
         return None
+
+    @property
+    def _knows_vms(self) -> bool:
+        return self._swept_once or not self.sandboxes.follows
 
     def _block(self) -> Block | None:
         if self.draining:
@@ -132,6 +141,10 @@ class AccountKeeper:
             if self._config().accounting.drain:
                 how = "set accounting.drain to false and reload"
             return Block("Draining", "the node is being drained and takes no new VM", how)
+        if not self._knows_vms:
+            return Block(
+                "MemoryUnknown", _NOT_LOOKED, "try again; `kata-node-agent status` says why it lasts"
+            )
         if self._pressure.why:
             text = f"the node is under memory pressure and takes no new VM: {self._pressure.why}"
             remedy = "it opens by itself when that is over; `kata-node-agent report` shows who uses memory"
@@ -158,25 +171,23 @@ class AccountKeeper:
     async def run(self) -> None:
         """Looks at the memory again and again, and mends the ledger, until cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await wait_for_hint(self._look_now, INTERVAL_SECONDS)
             await self._look_at_memory()
 
     async def _look_at_memory(self) -> None:
-        uids = self.account.book.uids
-        reading = await in_thread(self._reader.read, self._node.view, self._config(), uids)
+        uids, sandboxes = self.account.book.uids, self.sandboxes.sandboxes
+        reading = await in_thread(self._reader.read, self._node.view, self._config(), uids, sandboxes)
         self._take(reading)
 
     def _take(self, reading: Reading) -> None:
         accounting = self._config().accounting
-        running = {vm.handler: vm.backing for vm in self.account.book.vms.values() if vm.handler}
-        self.handlers = reading.handlers
-        told = {
-            name: backing_of(settings.memory_in)
-            for name, settings in reading.handlers.items()
-            if settings.runs_here
-        }
-        self._backings = {**told, **running}
+        self.next_vm.take(reading, self.account.book.vms.values())
         self.account.reprice(self.cost_of_one)
+        if not self.sandboxes.follows:
+            self.account.pass_time()
+        elif reading.expected != self._expected:
+            self._expected = reading.expected
+            self._observe(*self._last_sweep)
         self.account.take_memory(
             reading.node,
             share=accounting.share,
@@ -187,9 +198,16 @@ class AccountKeeper:
             self._pressure.take(reading.pressure, time.monotonic(), accounting.rise_seconds)
         else:
             self._pressure.lift()
-        if self.account.problem is not None:
-            self._mend()
+        self._mend()
+        self._tell_of_pod_fixed()
         self.changed()
+
+    def _tell_of_pod_fixed(self) -> None:
+        found = pod_fixed_problems(self.account)
+        for handler in sorted(found.keys() - self._said_of_pod_fixed):
+            problem = found[handler]
+            log.error("podFixed is too low", extra={"why": problem.message, "remedy": problem.remedy})
+        self._said_of_pod_fixed = set(found)
 
     def _mend(self) -> None:
         if not self.account.is_open:
@@ -209,18 +227,32 @@ class AccountKeeper:
         self._on_change()
 
     def _swept(self, sandboxes: Iterable[Sandbox], began: float) -> None:
-        vms = {sandbox.id: vm_of(sandbox) for sandbox in sandboxes}
-        before = set(self.account.book.running)
-        self.account.observe(vms, began)
+        found = tuple(sandboxes)
+        book = self.account.book
+        before = set(book.running), dict(book.committed)
         first, self._swept_once = not self._swept_once, True
-        if first or before != set(self.account.book.running):
+        self._last_sweep = found, began
+        self._observe(found, began)
+        if any(sandbox.id not in self._expected for sandbox in found):
+            # What it becomes is to be known before it grows.
+            self._look_now.set()
+        if first or before != (set(book.running), book.committed):
             self.changed()
+
+    def _observe(self, sandboxes: tuple[Sandbox, ...], began: float) -> None:
+        self.account.observe({each.id: vm_of(each, self._expected.get(each.id)) for each in sandboxes}, began)
 
     # The gate.
 
     async def admit(self, claim: Claim) -> Decision:
         """See `ledger.gate.Gate`."""
-        decision = self.account.admit(claim, self.backing(claim.handler))
+        return self._decided(self.account.admit(claim, self.next_vm.backing(claim.handler)))
+
+    async def extend(self, claim: Claim) -> Decision:
+        """See `ledger.gate.Gate`."""
+        return self._decided(self.account.admit(claim, self.next_vm.backing(claim.handler), extends=True))
+
+    def _decided(self, decision: Decision) -> Decision:
         if not decision.allowed or decision.would_refuse:
             word = "refused" if not decision.allowed else "would refuse"
             log.warning(f"{word} a VM", extra={"why": decision.message, "reason": decision.reason})  # noqa: G004
@@ -228,10 +260,6 @@ class AccountKeeper:
             log.info("admitted", extra={"what": decision.message})
         self._on_change()
         return decision
-
-    async def extend(self, claim: Claim) -> Decision:
-        """See `ledger.gate.Gate`."""
-        return await self.admit(claim)
 
     async def confirm(self, sandbox: str) -> None:
         """See `ledger.gate.Gate`."""
@@ -248,28 +276,10 @@ class AccountKeeper:
 
     def allocate(self, indices: Collection[int]) -> Decision:
         """Devices that kubelet is about to give to a pod."""
+        self._asked_for_devices = True
         return self.account.allocate(indices)
 
     # By command.
-
-    def need_of(self, memory_bytes: int, handler: str) -> Need:
-        """What a VM takes: of the usual size for 0; of a pod with these limits for a handler; else of this size.
-
-        Raises:
-            ConfigError: no such handler.
-        """
-        overhead = self._config().sandbox.host_overhead
-        if not handler:
-            return replace(self.cost_of_one, vm_bytes=memory_bytes) if memory_bytes else self.cost_of_one
-        if handler not in self.handlers:
-            known = ", ".join(sorted(self.handlers)) or "none was found in the runtime's configuration"
-            raise ConfigError(f"no Kata handler {handler}", hint=f"Kata's handlers: {known}")
-        from kata_node_agent.capacity import pod
-        from kata_node_agent.capacity.sizing import forecast
-
-        container = pod.Container(name="", memory_limit_bytes=memory_bytes or None)
-        becomes = forecast(self.handlers[handler], pod.Pod(containers=(container,)))
-        return Need(becomes.final_bytes, overhead, self.backing(handler))
 
     def set_drain(self, on: bool) -> None:
         """Closes the node, or opens it.
@@ -306,31 +316,8 @@ class AccountKeeper:
 
     def problems(self) -> list[Problem]:
         """What a person should do something about."""
-        found = account_problems(self.account, self._pressure.why)
+        offered = self._asked_for_devices and not self._config().device_plugin.containers_only
+        found = account_problems(self.account, self._pressure.why, offered=offered)
         if self.sandboxes.problem is not None:
             found.append(self.sandboxes.problem)
         return found
-
-
-def vm_of(sandbox: Sandbox) -> Vm:
-    """A sandbox as the account has it."""
-    backing = backing_of(sandbox.memory_location)
-    vm = Vm(
-        sandbox=sandbox.id,
-        vm_bytes=sandbox.vm_memory_bytes,
-        backing=backing,
-        pod_uid=sandbox.pod_uid or "",
-        pod=sandbox.pod or "",
-        handler=sandbox.handler or "",
-    )
-    cost = sandbox.cost
-    if cost is None:
-        return vm
-    # Huge pages are set aside in any case: they are not among the memory that is available.
-    resident = cost.host_overhead_bytes if backing is Backing.HUGE else cost.resident_bytes
-    return replace(
-        vm,
-        overhead_bytes=cost.host_overhead_bytes,
-        resident_bytes=resident,
-        guest_resident_bytes=cost.guest_bytes,
-    )

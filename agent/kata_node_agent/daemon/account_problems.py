@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_node_agent.capacity.free import Room
+from kata_node_agent.capacity.free import Backing, Room
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.quantity import format_bytes
 
@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from kata_node_agent.ledger.account import Account
 
 
-def account_problems(account: Account, pressure: str) -> list[Problem]:
+def account_problems(account: Account, pressure: str, *, offered: bool) -> list[Problem]:
     """All of them.
 
     Args:
         account: as it is.
         pressure: why the node has closed itself; empty while it has not.
+        offered: pods ask for devices here, and places that VMs without a device take are offered to them.
     """
-    return [*_ledger(account), *_pressure(pressure), *_overcommitted(account), *_pod_fixed(account)]
+    return [
+        *pod_fixed_problems(account).values(),
+        *_ledger(account),
+        *_pressure(pressure),
+        *_overcommitted(account),
+        *(_taken_places(account) if offered else ()),
+    ]
 
 
 def _ledger(account: Account) -> Iterator[Problem]:
@@ -49,23 +56,49 @@ def _overcommitted(account: Account) -> Iterator[Problem]:
         yield Problem("MemoryOvercommitted", text, remedy)
 
 
-def _pod_fixed(account: Account) -> Iterator[Problem]:
+def _taken_places(account: Account) -> Iterator[Problem]:
+    if number := account.book.without_device:
+        text = (
+            f"{number} of the places offered to kubelet are taken by VMs of pods that hold no device: a pod that asks for "
+            "the resource is placed there, and refused at Allocate"
+        )
+        remedy = (
+            "have all Kata pods ask in a container and set device_plugin.containers_only = true; not where a RuntimeClass' "
+            "overhead.podFixed has the resource, as kubelet then kills running pods"
+        )
+        yield Problem("PlacesTakenWithoutDevice", text, remedy)
+
+
+def pod_fixed_problems(account: Account) -> dict[str, Problem]:
     """Per handler the VM whose podFixed falls short the most of what the scheduler has to reserve beside the limits."""
     worst: dict[str, tuple[int, int]] = {}
-    for sandbox in account.book.running:
-        admission, commitment = account.book.admissions[sandbox], account.book.commitment(sandbox)
-        if commitment is None or admission.pod_fixed_bytes is None or admission.limits_bytes is None:
+    book = account.book
+    for sandbox in book.running:
+        admission, commitment, vm = book.admissions[sandbox], book.commitment(sandbox), book.vms.get(sandbox)
+        # What lies on the node knows requests, too, and a resize; the runtime's word is there before the VM is seen.
+        counted = vm.counted_bytes if vm is not None else None
+        counted = admission.limits_bytes if counted is None else counted
+        fixed = admission.pod_fixed_bytes
+        if fixed is None and vm is not None:
+            fixed = vm.pod_fixed_bytes
+        if commitment is None or fixed is None or counted is None:
             continue
-        wanted = commitment.need.total_bytes - admission.limits_bytes
+        need = commitment.need
+        # Huge pages are a resource of their own: podFixed's memory is none of theirs.
+        beyond = 0 if need.backing is Backing.HUGE else max(0, need.vm_bytes - counted)
+        wanted = beyond + need.overhead_bytes
         short, _ = worst.get(admission.handler, (0, 0))
-        if wanted - admission.pod_fixed_bytes > short:
-            worst[admission.handler] = (wanted - admission.pod_fixed_bytes, wanted)
+        if wanted - fixed > short:
+            worst[admission.handler] = (wanted - fixed, wanted)
+    found: dict[str, Problem] = {}
     for handler, (short, wanted) in sorted(worst.items()):
         text = (
             f"overhead.podFixed of handler {handler or 'unknown'} is {format_bytes(wanted - short)}: its VM takes "
             f"{format_bytes(wanted)} beside the containers' limits, and the scheduler gives {format_bytes(short)} of it away"
         )
+        # To be written into a RuntimeClass: exact, in whole MiB.
         remedy = (
-            f"set overhead.podFixed.memory to {format_bytes(wanted)}; `kata-node-agent advise` has the YAML"
+            f"set overhead.podFixed.memory to {-(-wanted >> 20)}Mi; `kata-node-agent advise` has the YAML"
         )
-        yield Problem("PodFixedTooLow", text, remedy)
+        found[handler] = Problem("PodFixedTooLow", text, remedy)
+    return found

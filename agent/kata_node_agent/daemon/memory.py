@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.free import Backing, NodeMemory
+from kata_node_agent.capacity.hotplug import VmSettings
 from kata_node_agent.capacity.pressure_stop import Pressure
+from kata_node_agent.capacity.usual import usual_vm_bytes
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.facts import is_live
-from kata_node_agent.host.kernel import read_arch
-from kata_node_agent.host.machine import online_cpus
+from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.host.pressure import parse_pressure
 from kata_node_agent.host.shm import free_shared_memory
 from kata_node_agent.nodeconfig.kata import read_kata_settings
-from kata_node_agent.nodeconfig.vm_settings import vm_settings
+from kata_node_agent.nodeconfig.vm_settings import settings_by_handler
 from kata_node_agent.report.others import read_other_pods
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from kata_node_agent.capacity.free import OtherPod
-    from kata_node_agent.capacity.hotplug import VmSettings
     from kata_node_agent.config.schema import Config
     from kata_node_agent.daemon.node import NodeView
     from kata_node_agent.host.cgroup_mounts import CgroupMounts
     from kata_node_agent.host.root import HostRoot
+    from kata_node_agent.report.forecasts import Expected, Forecaster
+    from kata_node_agent.sandboxes.model import Sandbox
 
 # Hundreds of pods have hundreds of files; what they hold changes less in this time than the margin.
 OTHERS_SECONDS = 10.0
@@ -41,11 +43,21 @@ _BACKINGS = {"shm": Backing.SHARED, "hugepages": Backing.HUGE}
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading: the account's facts, the signs of pressure, and Kata's settings for each handler whose VMs run here."""
+    """One reading.
+
+    Attributes:
+        node: the account's facts.
+        pressure: its signs.
+        handlers: Kata's settings for each handler.
+        overheads: by handler, the p99 of what its sandboxes cost beside their guests' memory, in bytes.
+        expected: by sandbox, what its VM becomes.
+    """
 
     node: NodeMemory
     pressure: Pressure
     handlers: Mapping[str, VmSettings]
+    overheads: Mapping[str, int]
+    expected: Mapping[str, Expected]
 
 
 class MemoryReader:
@@ -58,15 +70,24 @@ class MemoryReader:
         self._others: Mapping[str, OtherPod] = {}
         self._others_at = float("-inf")
         self._handlers: Mapping[str, VmSettings] = {}
+        self._overheads: Mapping[str, int] = {}
+        self._forecaster: Forecaster | None = None
         self._settings_at = float("-inf")
 
-    def read(self, view: NodeView | None, config: Config, kata_uids: Collection[str]) -> Reading:
+    def read(
+        self,
+        view: NodeView | None,
+        config: Config,
+        kata_uids: Collection[str],
+        sandboxes: Collection[Sandbox] = (),
+    ) -> Reading:
         """What there is now; amounts that cannot be read are ``None``.
 
         Args:
             view: the last look at the node.
             config: ours.
             kata_uids: pods with a VM.
+            sandboxes: VMs that run.
         """
         now = time.monotonic()
         if self._live is None:
@@ -74,6 +95,7 @@ class MemoryReader:
         if now - self._settings_at >= SETTINGS_SECONDS or self._mounts is None:
             self._mounts = find_cgroup_mounts(self._root)
             self._handlers = self._read_handlers(view)
+            self._overheads = self._read_overheads(config.state_dir)
             self._settings_at = now
         if view is not None and view.kubelet is not None and now - self._others_at >= OTHERS_SECONDS:
             self._others = read_other_pods(self._root, view.kubelet, self._mounts, kata_uids)
@@ -96,7 +118,39 @@ class MemoryReader:
             left_bytes=available - eviction if available is not None else None,
             margin_bytes=config.accounting.margin,
         )
-        return Reading(node, pressure, self._handlers)
+        return Reading(node, pressure, self._handlers, self._overheads, self._expect(view, config, sandboxes))
+
+    def _expect(
+        self, view: NodeView | None, config: Config, sandboxes: Collection[Sandbox]
+    ) -> Mapping[str, Expected]:
+        """What becomes of VMs that run; without any nothing is loaded for it."""
+        if not sandboxes:
+            return {}
+        if self._forecaster is None:
+            from kata_node_agent.report.forecasts import Forecaster
+
+            self._forecaster = Forecaster(self._root)
+        kubelet = view.kubelet if view is not None else None
+        folder = (kubelet.text("rootDir") if kubelet is not None else "") or KUBELET_ROOT
+        usual = VmSettings(default_memory_bytes=usual_vm_bytes(config.sandbox.vm_memory, {}))
+        return self._forecaster.look(sandboxes, self._handlers, folder, usual)
+
+    def _read_overheads(self, folder: Path) -> Mapping[str, int]:
+        """Of the handlers that have a history. It is this machine's: a recorded tree has none."""
+        if not self._live or not self._handlers:
+            return {}
+        from kata_node_agent.report.overhead import HOST_OVERHEAD, read_histories
+
+        try:
+            histories = read_histories(folder, self._handlers, time.time())
+        except HostError:
+            return {}
+        return {
+            handler: each.p99
+            for handler, observed in histories.items()
+            for each in observed
+            if each.name == HOST_OVERHEAD and each.p99 > 0
+        }
 
     def _meminfo(self) -> tuple[int | None, int | None]:
         try:
@@ -107,14 +161,10 @@ class MemoryReader:
         return memory.available_bytes, pages * size if pages is not None and size is not None else None
 
     def _read_handlers(self, view: NodeView | None) -> Mapping[str, VmSettings]:
-        arch = read_arch(self._root) or (os.uname().machine if self._live else "")
-        cpus = online_cpus(self._root)
         budget = view.budget if view is not None else None
-        # Without the host's memory no maximum is known: any VM fits.
-        capacity = budget.capacity_bytes if budget is not None else 1 << 50
-        return {
-            kata.handler: vm_settings(kata, capacity, cpus, arch) for kata in read_kata_settings(self._root)
-        }
+        capacity = budget.capacity_bytes if budget is not None else None
+        katas = read_kata_settings(self._root)
+        return settings_by_handler(self._root, katas, capacity, live=bool(self._live))
 
 
 def backing_of(memory_in: str) -> Backing:

@@ -133,12 +133,15 @@ def plan(
     text = f"{room.explain(term)} / {format_bytes(cost.by_term[term])} a VM" if room.known else "not read yet"
     allocatable = view.budget.allocatable_bytes if view is not None and view.budget is not None else 0
     share = config.accounting.share
+    without_device = 0 if config.device_plugin.containers_only else book.without_device
+    if without_device:
+        text += f"; {without_device} more healthy for VMs whose pods hold no device"
     return plan_devices(
         by_size=int(allocatable * share) // cost.by_term[ALLOCATABLE],
         fits=room.count(cost.by_term),
         limit=Limit(term, text),
         max_slots=config.device_plugin.max_slots,
         in_use=book.devices.keys(),
-        without_device=book.without_device,
+        without_device=without_device,
         blocked=blocked,
     )

@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.hotplug import VmSettings
+from kata_node_agent.capacity.usual import usual_vm_bytes
 from kata_node_agent.daemon.node import Problem
 from kata_node_agent.nri.client import Client, State
 from kata_node_agent.nri.plugin import Plugin
@@ -81,7 +82,7 @@ class NriGate:
 
     def _size_for(self, handler: str) -> Size | None:
         config = self._config()
-        default = VmSettings(default_memory_bytes=config.sandbox.vm_memory)
+        default = VmSettings(default_memory_bytes=usual_vm_bytes(config.sandbox.vm_memory, {}))
         return size_for(handler, self._handlers(), config.nri.handlers, default)
 
     def _changed(self) -> None:

@@ -1,4 +1,4 @@
-"""A handler's settings as the sizing of VMs takes them: pure.
+"""A handler's settings as the sizing of VMs takes them: pure, but for `settings_by_handler`, which reads the node's CPUs.
 
 Source: Kata Containers 4.1.0, src/runtime/pkg/katautils/config.go and src/libs/kata-types/src/config/hypervisor (maxima),
 src/runtime/virtcontainers/qemu.go (getMemArgs: where memory lives).
@@ -6,11 +6,17 @@ src/runtime/virtcontainers/qemu.go (getMemArgs: where memory lives).
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from kata_node_agent.capacity.hotplug import MIB, VmSettings
+from kata_node_agent.host.kernel import read_arch
+from kata_node_agent.host.machine import online_cpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kata_node_agent.host.root import HostRoot
     from kata_node_agent.nodeconfig.kata import KataSettings
 
 # The guest's block of memory. Linux, arch/x86/mm/init_64.c and each architecture's SECTION_SIZE_BITS.
@@ -18,6 +24,22 @@ _LARGE_BLOCK_ARCHES = ("s390x", "ppc64le")
 # Shipped with runtime-rs; a part of a CPU.
 _OVERHEAD_VCPU_MILLIS = 200
 _SHARED = ("virtio-fs", "virtio-fs-nydus", "inline-virtio-fs")
+
+
+def settings_by_handler(
+    root: HostRoot, katas: Iterable[KataSettings], host_bytes: int | None, *, live: bool
+) -> dict[str, VmSettings]:
+    """What decides the size of each handler's VMs, on this node.
+
+    Args:
+        root: the host.
+        katas: the handlers' settings.
+        host_bytes: the node's memory; without it no maximum is known, and any VM fits.
+        live: whether the root is this machine's.
+    """
+    arch = read_arch(root) or (os.uname().machine if live else "")
+    cpus = online_cpus(root)
+    return {kata.handler: vm_settings(kata, host_bytes or 1 << 50, cpus, arch) for kata in katas}
 
 
 def vm_settings(kata: KataSettings, host_bytes: int, cpus: int | None, arch: str) -> VmSettings:

@@ -7,6 +7,7 @@ status is asked of the event loop, which owns it, so that a loop that is stuck s
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -99,6 +100,12 @@ class StatusCollector:
         yield GaugeMetricFamily(
             "kata_node_agent_problems", "Problems that status shows.", value=float(len(status.problems))
         )
+        problem = GaugeMetricFamily(
+            "kata_node_agent_problem", "How many problems status shows for a reason.", labels=["reason"]
+        )
+        for reason, count in sorted(Counter(each.reason for each in status.problems).items()):
+            problem.add_metric([reason], count)
+        yield problem
         # The status above says what cannot be read; a scrape tells the rest all the same.
         with suppress(AgentError):
             yield from node_metrics(self._report())

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.capacity.risks import NodeFacts, find_risks
+from kata_node_agent.capacity.usual import usual_overhead_bytes
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import AgentError
 from kata_node_agent.host.allocations import read_allocations
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.facts import is_live
-from kata_node_agent.host.kernel import read_arch
-from kata_node_agent.host.machine import KUBELET_ROOT, online_cpus
+from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.host.shm import free_shared_memory, read_shared_memory
 from kata_node_agent.nodeconfig.kata import read_kata_settings
 from kata_node_agent.nodeconfig.memory import read_budget
-from kata_node_agent.nodeconfig.vm_settings import vm_settings
+from kata_node_agent.nodeconfig.vm_settings import settings_by_handler
 from kata_node_agent.report.bundle import Bundle, read_bundle
 from kata_node_agent.report.risk_facts import pod_facts, sandbox_facts
 from kata_node_agent.sandboxes.document import as_document
@@ -193,7 +192,7 @@ class SandboxObserver:
 
     def _read_settings(self) -> _Settings:
         root, problems = self._root, []
-        node = NodeFacts(host_overhead_bytes=self._config.sandbox.host_overhead)
+        node = NodeFacts(host_overhead_bytes=usual_overhead_bytes(self._config.sandbox.host_overhead, {}))
         kubelet_root, capacity = KUBELET_ROOT, None
         try:
             budget, kubelet = read_budget(root, self._config.kubelet, self._known)
@@ -208,13 +207,8 @@ class SandboxObserver:
         shm = read_shared_memory(root, live=live, memory_bytes=capacity)
         node = replace(node, shm_bytes=shm.total_bytes if shm is not None else None)
         handlers = read_kata_settings(root)
-        arch = read_arch(root) or (os.uname().machine if live else "")
-        by_handler: dict[str, VmSettings] = {}
-        for kata in handlers:
-            if kata.problem:
-                problems.append(f"handler {kata.handler}: {kata.problem}")
-            # Without the host's memory no maximum is known: any VM fits.
-            by_handler[kata.handler] = vm_settings(kata, capacity or 1 << 50, online_cpus(root), arch)
+        problems += [f"handler {kata.handler}: {kata.problem}" for kata in handlers if kata.problem]
+        by_handler = settings_by_handler(root, handlers, capacity, live=live)
         return _Settings(
             node, live, handlers, by_handler, kubelet_root, find_cgroup_mounts(root), tuple(problems)
         )
