@@ -13,9 +13,11 @@ class AgentError(Exception):
         reason: stable CamelCase name, as in Kubernetes conditions.
         message: one line; what happened, with the value or path at fault.
         hint: one line; what to do about it. May be empty.
+        exit_code: of a program that ends by it.
     """
 
     reason = "Error"
+    exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
         super().__init__(message)
@@ -62,6 +64,13 @@ class CertificateError(AgentError):
     """A certificate, its key or the authorities to trust cannot be used as they are."""
 
     reason = "CertificateUnusable"
+
+
+class StartAnewError(AgentError):
+    """The agent cannot go on, and will be well when it is started anew at once: EX_TEMPFAIL of sysexits.h."""
+
+    reason = "StartAnew"
+    exit_code = 75
 
 
 class NriError(AgentError):

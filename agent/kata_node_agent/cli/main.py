@@ -28,7 +28,7 @@ def main() -> NoReturn:
         if error.hint:
             _say(f"  remedy: {error.hint}")
         _say(f"  reason: {error.reason}")
-        code = 2
+        code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

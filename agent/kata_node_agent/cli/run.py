@@ -28,7 +28,8 @@ def command(config_file: Path | None, **flags: Any) -> None:
     As a service, as root:  kata-node-agent run
     Anywhere, for a look:   kata-node-agent dev
 
-    Exit codes: 0 ended by a signal; 2 could not start, with the reason and a remedy on stderr.
+    Exit codes: 0 ended by a signal; 2 could not start, with the reason and a remedy on stderr; 75 has to be started
+    anew at once, which systemd does.
     """
     from kata_node_agent.daemon.start import start
 

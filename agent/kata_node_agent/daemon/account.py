@@ -15,6 +15,7 @@ from kata_node_agent.capacity.pressure_stop import PressureStop
 from kata_node_agent.config.schema import Mode
 from kata_node_agent.daemon.account_problems import account_problems, pod_fixed_problems
 from kata_node_agent.daemon.memory import MemoryReader
+from kata_node_agent.daemon.pulse import Pulses
 from kata_node_agent.daemon.sandboxes import SandboxWatch
 from kata_node_agent.daemon.threads import in_thread
 from kata_node_agent.daemon.vms import NextVm, vm_of
@@ -61,6 +62,7 @@ class AccountKeeper:
         node: NodeWatch,
         history: History,
         on_change: Callable[[], None],
+        pulses: Pulses | None = None,
     ) -> None:
         """Touches nothing.
 
@@ -69,7 +71,10 @@ class AccountKeeper:
             node: the node's view.
             history: takes when the node is closed and opened.
             on_change: called when what is left, or what is in use, may have changed.
+            pulses: takes those of the account and of the sweeps.
         """
+        pulses = pulses or Pulses()
+        self._pulse = pulses.pulse("account")
         self._config = config
         self._node = node
         self._history = history
@@ -82,7 +87,9 @@ class AccountKeeper:
         root = HostRoot(config().host_root)
         boot_id = (root.try_read_text(_BOOT_ID, 128) or "unknown").strip()
         self.account = Account(Store(config().run_dir / FILE_NAME, boot_id), self.policy, self.cost_of_one)
-        self.sandboxes = SandboxWatch(config().host_root, self._swept, follows=config().sandbox.follow)
+        self.sandboxes = SandboxWatch(
+            config().host_root, self._swept, pulses.pulse("sweep").beat, follows=config().sandbox.follow
+        )
         self._reader = MemoryReader(root)
         self._pressure = PressureStop()
         self._swept_once = False
@@ -171,6 +178,7 @@ class AccountKeeper:
     async def run(self) -> None:
         """Looks at the memory again and again, and mends the ledger, until cancelled."""
         while True:
+            self._pulse.beat()
             await wait_for_hint(self._look_now, INTERVAL_SECONDS)
             await self._look_at_memory()
 

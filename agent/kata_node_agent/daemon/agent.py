@@ -25,6 +25,7 @@ from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.nri import nri_gate
 from kata_node_agent.daemon.overhead import OverheadHistory
 from kata_node_agent.daemon.pods import PodWatch
+from kata_node_agent.daemon.pulse import Pulses
 from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
 from kata_node_agent.daemon.sandbox_report import sandbox_report
@@ -64,7 +65,10 @@ class Agent:
         self._stop = asyncio.Event()
         self._probe_now = asyncio.Event()
         self._history = History()
-        self._node = NodeWatch(lambda: self.config, self._history, self._show)
+        self._pulses = Pulses()
+        pulse = self._pulses.pulse
+        self._kubelet_pulse = pulse("kubelet")
+        self._node = NodeWatch(lambda: self.config, self._history, self._show, pulse("node").beat)
         self._slots = Slots(lambda: self.config, self._node, self._history)
         self._slots.on_plan = self._replanned
         self._features = FeaturePublisher(lambda: self.config, self._node)
@@ -73,7 +77,8 @@ class Agent:
         self._recorder = Recorder(lambda: self.config, self._node, overhead)
         self._started = time.time()
         self._reload_problem: Problem | None = None
-        self._account = AccountKeeper(lambda: self.config, self._node, self._history, self._slots.replan_soon)
+        planned = self._slots.replan_soon
+        self._account = AccountKeeper(lambda: self.config, self._node, self._history, planned, self._pulses)
         self._nri = nri_gate(lambda: self.config, self._account, self._history)
         device_plugin = self.config.device_plugin
         self._claims = Claims(self.config)
@@ -83,6 +88,7 @@ class Agent:
             self._new_service,
             on_change=self._kubelet_changed,
             claim=self._claims.renew_resource,
+            on_turn=self._kubelet_pulse.beat,
         )
         self._pods = PodWatch(
             lambda: self.config,
@@ -91,6 +97,7 @@ class Agent:
             self._registrar,
             self._history,
             self._slots.holdings_changed,
+            pulse("pods").beat,
         )
         self._kubelet_state = ""
         self._running = False
@@ -222,7 +229,7 @@ class Agent:
         await self._account.first_look()
 
     async def _talk_to_kubelet(self) -> None:
-        await self._claims.wait_for_resource()
+        await self._claims.wait_for_resource(self._kubelet_pulse.beat)
         await self._registrar.run()
 
     def _new_service(self) -> DevicePluginService:
@@ -261,7 +268,9 @@ class Agent:
         self._tell_systemd()
 
     async def _probe_endpoint(self) -> None:
+        pulse = self._pulses.pulse("endpoint")
         while True:
+            pulse.beat()
             await self._registrar.probe()
             if not self._api.in_place:
                 await self._serve_again()
@@ -277,13 +286,7 @@ class Agent:
             log.error("cannot serve", extra={"why": str(error)})
 
     async def _feed_watchdog(self) -> None:
-        if (interval := self._notifier.watchdog_seconds) is None:
-            return
-        while True:
-            # Only while our loops really turn: a watchdog fed by a timer alone would vouch for a dead agent.
-            if self.serving()[""]:
-                self._notifier.watchdog()
-            await asyncio.sleep(interval / 3)
+        await self._notifier.feed_watchdog(lambda: self._pulses.check() and self.serving()[""])
 
     def serving(self) -> Mapping[str, bool]:
         """Each health service, and whether it serves at this moment."""
@@ -294,6 +297,7 @@ class Agent:
         return {
             # An agent that waits for kubelet is well; one whose own endpoint does not answer is not.
             "": fresh
+            and self._pulses.all_beat
             and (answered or self._registrar.endpoint is None or not self._registrar.endpoint.settled),
             "eligibility": fresh and view is not None and view.verdict.verdict == "eligible",
             "device-plugin": answered and self._registrar.stream_open,
@@ -313,6 +317,7 @@ class Agent:
             extra_problems=[
                 problem
                 for problem in (
+                    self._pulses.problem,
                     self._reload_problem,
                     self._pods.problem,
                     self._features.problem,

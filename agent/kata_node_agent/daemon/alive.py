@@ -37,6 +37,8 @@ LOOK_TIMEOUT_SECONDS = 30.0
 # Hints come in bursts: a module brings a device node and several events.
 _GATHER_SECONDS = 0.05
 _DEV_POLL_SECONDS = 1.0
+# A look that is late by more is not just slow.
+_LATE_SECONDS = 15.0
 # After registration, which must not wait for the library of the events.
 _EVENTS_AFTER_SECONDS = 1.0
 _EVENTS_RETRY_SECONDS = 5.0
@@ -49,12 +51,20 @@ class NodeWatch:
         config: gives the configuration in force.
         history: takes the changes of the verdict.
         on_view: called after each look.
+        beat: called with each look that comes back; see `pulse.Pulse`.
     """
 
-    def __init__(self, config: Callable[[], Config], history: History, on_view: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        history: History,
+        on_view: Callable[[], None],
+        beat: Callable[[float], None] = lambda within_seconds: None,
+    ) -> None:
         self._config = config
         self._history = history
         self._on_view = on_view
+        self._beat = beat
         self._looking: asyncio.Task[NodeView] | None = None
         self._cpuid: dict[int, Leaves] = {}
         self._steady = Steady()
@@ -77,6 +87,7 @@ class NodeWatch:
 
     async def run(self) -> None:
         """Looks again and again, until cancelled."""
+        self._beat(LOOK_TIMEOUT_SECONDS + _LATE_SECONDS)
         while True:
             interval = (
                 HOLD_SECONDS / 2 if self._steady.waiting else self._config().eligibility.interval_seconds
@@ -101,6 +112,8 @@ class NodeWatch:
             log.error("the node's checks do not return", extra={"seconds": LOOK_TIMEOUT_SECONDS})
             return
         self.looked_at = time.monotonic()
+        interval = self._config().eligibility.interval_seconds
+        self._beat(interval + LOOK_TIMEOUT_SECONDS + _LATE_SECONDS)
         self._take(seen)
         self._on_view()
 

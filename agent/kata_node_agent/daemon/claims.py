@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
 
-from kata_node_agent.errors import HostError, SocketError, describe_os_error
+from kata_node_agent.errors import HostError, SocketError, StartAnewError, describe_os_error
 from kata_node_agent.kubelet.endpoint import remove_stale_sockets, socket_name_bytes, socket_prefix
 from kata_node_agent.lock import Lock
 from kata_node_agent.sockets import check_socket_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata_node_agent.config.schema import Config
 
 log = logging.getLogger(__name__)
@@ -75,21 +78,27 @@ class Claims:
             raise SocketError(f"{folder}: {describe_os_error(error)}", hint=hint) from error
         self._run.renew()
 
-    async def wait_for_resource(self) -> None:
+    async def wait_for_resource(self, on_turn: Callable[[], None] = lambda: None) -> None:
         """Waits until kubelet's folder is there and the resource in it is ours; removes what a dead agent left.
+
+        Args:
+            on_turn: called again and again meanwhile.
 
         Raises:
             BusyError: another agent has it.
+            StartAnewError: see `renew_resource`.
         """
         while not self._plugin.held:
             log.info("waiting for kubelet's device plugin folder", extra={"path": str(self._directory)})
-            while not os.path.isdir(self._directory):  # noqa: ASYNC110 - the system has no event to wait for
+            while not os.path.isdir(self._directory):
+                on_turn()
                 await asyncio.sleep(_FOLDER_POLL_SECONDS)
             try:
-                self._plugin.acquire()
+                self.renew_resource()
             except SocketError as error:
                 # It may have gone again, or not be ours to write to yet.
                 log.warning("the device plugin folder cannot be used yet", extra={"why": error.message})
+                on_turn()
                 await asyncio.sleep(_FOLDER_RETRY_SECONDS)
         if removed := remove_stale_sockets(self._directory, self._resource):
             log.info("removed sockets that a dead agent left", extra={"count": len(removed)})
@@ -99,8 +108,17 @@ class Claims:
 
         Raises:
             BusyError, SocketError: as `take`.
+            StartAnewError: the folder was made after systemd's sandbox of ours, and so is read-only in it.
         """
-        self._plugin.renew()
+        try:
+            self._plugin.renew()
+        except SocketError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EROFS:
+                text = (
+                    f"{self._directory} was made anew, and what is made after our start is read-only for us"
+                )
+                raise StartAnewError(text, hint="start the agent again; systemd does") from error
+            raise
 
     def release(self) -> None:
         """Gives both back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -9,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class Notifier:
@@ -39,6 +40,16 @@ class Notifier:
         if text != self._status:
             self._status = text
             self._send("STATUS=" + text.replace("\n", " "))
+
+    async def feed_watchdog(self, alive: Callable[[], bool]) -> None:
+        """Says that we are alive, as often as the manager wants to hear it, and only while that is true.
+
+        A watchdog that is fed by a timer alone would vouch for a dead agent.
+        """
+        while self.watchdog_seconds is not None:
+            if alive():
+                self.watchdog()
+            await asyncio.sleep(self.watchdog_seconds / 3)
 
     def watchdog(self) -> None:
         """We are alive."""

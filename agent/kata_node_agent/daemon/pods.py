@@ -48,6 +48,7 @@ class PodWatch:
         registrar: Registrar,
         history: History,
         on_change: Callable[[], None],
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._table = table
@@ -55,6 +56,7 @@ class PodWatch:
         self._registrar = registrar
         self._history = history
         self._on_change = on_change
+        self._beat = beat
         self._answered_registration = -1
         self._backoff = Backoff(_TAKE_BACK_FIRST_SECONDS, _TAKE_BACK_LAST_SECONDS)
         self._take_back_after = float("-inf")
@@ -64,6 +66,7 @@ class PodWatch:
     async def run(self) -> None:
         """Asks until cancelled; often until a kubelet has answered for the first time."""
         while True:
+            self._beat()
             answered = self._answered_registration == self._registrar.status.registrations
             hinted = await wait_for_hint(
                 self._hint, _INTERVAL_SECONDS if answered else _FIRST_INTERVAL_SECONDS

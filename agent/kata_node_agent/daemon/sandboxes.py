@@ -48,6 +48,7 @@ class SandboxWatch:
         self,
         host_root: Path,
         on_sweep: Callable[[tuple[Sandbox, ...], float], None],
+        beat: Callable[[], None] = lambda: None,
         *,
         follows: bool = True,
     ) -> None:
@@ -56,9 +57,11 @@ class SandboxWatch:
         Args:
             host_root: of the host.
             on_sweep: called on the event loop with what runs, and when the sweep began (`time.monotonic`).
+            beat: called with each look at the VMs that comes back, be it with an error; see `pulse.Pulse`.
             follows: without, nothing is ever read nor told.
         """
         self.follows = follows
+        self._beat = beat
         self._news = asyncio.Event()
         self._root = HostRoot(host_root)
         self._on_sweep = on_sweep
@@ -105,6 +108,7 @@ class SandboxWatch:
             return
         from kata_node_agent.sandboxes.follow import follow
 
+        self._beat()
         async for _ in follow(self._ours(), self._root, run=self._call):
             # Each sweep has been told already, and one that failed is no sweep that found nothing.
             pass
@@ -129,10 +133,12 @@ class SandboxWatch:
         try:
             result = await in_thread(alone)
         except HostError as error:
+            self._beat()
             if is_sweep:
                 self._sweeping = False
                 self._problem = Problem("SandboxesUnreadable", error.message, error.hint)
             raise
+        self._beat()
         if is_sweep:
             self._sweeping, self._problem = False, None
             before = self.sandboxes, self.unbelieved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import os
@@ -71,6 +72,8 @@ def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
     """
     loaded = load_valid(config_file, flags)
     logs.set_up(loaded.config.log_level)
+    # systemd's watchdog ends us with SIGABRT: the log then tells where each thread was.
+    faulthandler.enable()
     # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     asyncio = _asyncio()

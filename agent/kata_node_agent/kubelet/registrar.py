@@ -20,7 +20,7 @@ import grpc
 
 from kata_node_agent.backoff import Backoff
 from kata_node_agent.dataclass import dataclass
-from kata_node_agent.errors import AgentError, SocketError
+from kata_node_agent.errors import AgentError, SocketError, StartAnewError
 from kata_node_agent.host.watch import FolderWatch
 from kata_node_agent.kubelet.endpoint import Endpoint
 from kata_node_agent.pb import deviceplugin_pb2, deviceplugin_pb2_grpc
@@ -73,12 +73,24 @@ class Registrar:
         make_service: Callable[[], DevicePluginService],
         on_change: Callable[[], None] = lambda: None,
         claim: Callable[[], None] = lambda: None,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
+        """Serves nothing yet.
+
+        Args:
+            directory: kubelet's device plugin folder.
+            resource: to be registered.
+            make_service: answers kubelet; a new one for each listener.
+            on_change: called when `status` or the streams have changed.
+            claim: called before each attempt; raises AgentError where we may not. StartAnewError ends `run`.
+            on_turn: called every few seconds while all goes on, also without a kubelet.
+        """
         self._directory = directory
         self._resource = resource
         self._make_service = make_service
         self._on_change = on_change
         self._claim = claim
+        self._on_turn = on_turn
         self._watch = FolderWatch(directory)
         self._kubelet: FileIdentity | None = None
         self._doubt = ""
@@ -110,7 +122,7 @@ class Registrar:
                         State.NO_KUBELET if os.path.isdir(self._directory) else State.NO_DIRECTORY
                     )
                     backoff.reset()
-                    await self._watch.wait()
+                    await self._wait()
                     continue
                 if seen != self._kubelet:
                     backoff.reset()
@@ -137,11 +149,16 @@ class Registrar:
             self.answered_at = time.monotonic()
         return answered
 
+    async def _wait(self, timeout_seconds: float | None = None) -> None:
+        """The one place where this waits for the world."""
+        self._on_turn()
+        await self._watch.wait(timeout_seconds)
+
     async def _pause(self, backoff: Backoff, seen: FileIdentity) -> None:
         """Waits for the next try, or for a new kubelet.sock, which is tried at once."""
         deadline = time.monotonic() + backoff.pause()
         while (left := deadline - time.monotonic()) > 0 and identity_of(self.socket_path) == seen:
-            await self._watch.wait(left)
+            await self._wait(left)
 
     async def _register(self, seen: FileIdentity) -> bool:
         """One attempt: serve first, as kubelet dials back before it answers; then call Register."""
@@ -163,6 +180,8 @@ class Registrar:
                 stub = deviceplugin_pb2_grpc.RegistrationStub(channel)
                 call = stub.Register(request, timeout=_REGISTER_TIMEOUT_SECONDS)
                 await self._answer(asyncio.ensure_future(_result(call)), seen, endpoint)
+        except StartAnewError:
+            raise
         except AgentError as error:
             self._failed(str(error))
             return False
@@ -193,7 +212,7 @@ class Registrar:
                     raise SocketError(
                         "kubelet started anew while we registered", hint="it is tried again at once"
                     )
-                await self._watch.wait()
+                await self._wait()
             answer.result()
         finally:
             answer.cancel()
@@ -242,12 +261,12 @@ class Registrar:
                 why = self._doubt
             elif self.stream_open:
                 without_stream_since = float("inf")
-                await self._watch.wait()
+                await self._wait()
                 continue
             elif without_stream_since == float("inf"):
                 why = "kubelet ended the stream"
             elif (left := without_stream_since + _STREAM_TIMEOUT_SECONDS - time.monotonic()) > 0:
-                await self._watch.wait(left)
+                await self._wait(left)
                 continue
             else:
                 why = "kubelet did not open a stream"
