@@ -21,10 +21,21 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 STATUS = pb.Status(
     verdict="eligible",
     version="1",
-    slots=pb.Slots(total=11, healthy=9, in_use=2),
+    slots=pb.Slots(total=11, healthy=9, in_use=2, limited_by="draining"),
     kubelet=pb.Kubelet(registered=True, registrations=3),
     memory=pb.Memory(capacity_bytes=7),
     change_counts={"verdict": 5},
+    mode="warn",
+    started_unix_seconds=1.5e9,
+    account=pb.Account(
+        terms=[pb.Term(name="shared_memory", budget_bytes=9, committed_bytes=11, free_bytes=-2)],
+        closed_by="draining",
+        draining=True,
+        sandboxes=4,
+        share=1.5,
+        decisions=[pb.DecisionCount(question="allocate", outcome="refused", count=6)],
+    ),
+    problems=[pb.Problem(reason="LedgerUnavailable"), *[pb.Problem(reason="PodFixedTooLow")] * 2],
     nri=pb.Nri(
         connected=True,
         unseen=2,
@@ -32,7 +43,6 @@ STATUS = pb.Status(
         answers=[pb.NriAnswers(up_to_seconds=0.5, count=6), pb.NriAnswers(up_to_seconds=math.inf, count=7)],
         answers_seconds_sum=0.25,
     ),
-    problems=[pb.Problem(reason="PodFixedTooLow")],
 )
 
 
@@ -112,6 +122,34 @@ def test_a_scrape_tells_the_status() -> None:
         'kata_node_agent_memory_bytes{part="capacity"} 7.0',
     ):
         assert line in text
+
+
+def test_a_scrape_tells_the_account() -> None:
+    text = scrape(STATUS)
+    for line in (
+        'kata_node_agent_mode{mode="warn"} 1.0',
+        'kata_node_agent_mode{mode="enforce"} 0.0',
+        'kata_node_agent_limited_by{limit="draining"} 1.0',
+        'kata_node_agent_limited_by{limit="max_slots"} 0.0',
+        'kata_node_agent_closed{reason="draining"} 1.0',
+        'kata_node_agent_closed{reason="memory_pressure"} 0.0',
+        "kata_node_agent_draining 1.0",
+        'kata_node_agent_account_budget_bytes{term="shared_memory"} 9.0',
+        'kata_node_agent_account_committed_bytes{term="shared_memory"} 11.0',
+        'kata_node_agent_account_free_bytes{term="shared_memory"} -2.0',
+        "kata_node_agent_account_sandboxes 4.0",
+        "kata_node_agent_account_share_ratio 1.5",
+        'kata_node_agent_account_decisions_total{outcome="refused",question="allocate"} 6.0',
+        'kata_node_agent_problem{reason="PodFixedTooLow"} 2.0',
+        "kata_node_agent_problems 3.0",
+    ):
+        assert f"\n{line}\n" in text
+
+
+def test_an_open_node_is_closed_for_no_reason_and_a_new_limit_is_shown_all_the_same() -> None:
+    text = scrape(pb.Status(slots=pb.Slots(limited_by="moon")))
+    assert 'kata_node_agent_limited_by{limit="moon"} 1.0' in text
+    assert re.findall(r"kata_node_agent_closed.* 1\.0", text) == []
 
 
 def test_a_scrape_tells_the_report_and_leaves_out_what_is_not_known() -> None:

@@ -14,6 +14,7 @@ from kata_node_agent.capacity.devices import Limit
 from kata_node_agent.capacity.pressure_stop import PressureStop
 from kata_node_agent.config.schema import Mode
 from kata_node_agent.daemon.account_problems import account_problems, pod_fixed_problems
+from kata_node_agent.daemon.decisions import DecisionCounts
 from kata_node_agent.daemon.memory import MemoryReader
 from kata_node_agent.daemon.pulse import Pulses
 from kata_node_agent.daemon.sandboxes import SandboxWatch
@@ -54,6 +55,7 @@ class AccountKeeper:
         account: the account itself.
         sandboxes: what runs.
         next_vm: what one more takes.
+        decisions: how often it was asked, and what it said.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class AccountKeeper:
         self._reader = MemoryReader(root)
         self._pressure = PressureStop()
         self._swept_once = False
+        self.decisions = DecisionCounts()
         self._last_sweep: tuple[tuple[Sandbox, ...], float] = ((), 0.0)
         self._closed_said = ""
 
@@ -254,13 +257,15 @@ class AccountKeeper:
 
     async def admit(self, claim: Claim) -> Decision:
         """See `ledger.gate.Gate`."""
-        return self._decided(self.account.admit(claim, self.next_vm.backing(claim.handler)))
+        return self._decided("admit", self.account.admit(claim, self.next_vm.backing(claim.handler)))
 
     async def extend(self, claim: Claim) -> Decision:
         """See `ledger.gate.Gate`."""
-        return self._decided(self.account.admit(claim, self.next_vm.backing(claim.handler), extends=True))
+        backing = self.next_vm.backing(claim.handler)
+        return self._decided("extend", self.account.admit(claim, backing, extends=True))
 
-    def _decided(self, decision: Decision) -> Decision:
+    def _decided(self, question: str, decision: Decision) -> Decision:
+        self.decisions.take(question, decision)
         if not decision.allowed or decision.would_refuse:
             word = "refused" if not decision.allowed else "would refuse"
             log.warning(f"{word} a VM", extra={"why": decision.message, "reason": decision.reason})  # noqa: G004
@@ -285,7 +290,7 @@ class AccountKeeper:
     def allocate(self, indices: Collection[int]) -> Decision:
         """Devices that kubelet is about to give to a pod."""
         self._asked_for_devices = True
-        return self.account.allocate(indices)
+        return self.decisions.take("allocate", self.account.allocate(indices))
 
     # By command.
 

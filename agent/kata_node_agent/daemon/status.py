@@ -106,6 +106,7 @@ def _account(keeper: AccountKeeper, share: float) -> pb.Account:
         devices=len(book.devices),
         draining=keeper.draining,
         closed_by=closed.name if closed is not None else "",
+        decisions=keeper.decisions.messages(),
         mode_origin="set at run time" if account.setting("mode") else "configured",
         other_pods_bytes=account.other_pods_bytes,
         share=share,

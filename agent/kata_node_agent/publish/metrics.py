@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from kata_node_agent.errors import AgentError
+from kata_node_agent.publish.account_metrics import account_metrics, one_of
 from kata_node_agent.publish.exposition import accepts_gzip, chosen_format, compressed, write
 from kata_node_agent.publish.families import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from kata_node_agent.publish.http import Answer
@@ -55,12 +56,14 @@ class StatusCollector:
             "resource": status.resource,
         }
         yield InfoMetricFamily("kata_node_agent", "The agent and what it is set to.", value=info)
-        verdict = GaugeMetricFamily(
-            "kata_node_agent_verdict", "1 for the verdict in force.", labels=["verdict"]
+        yield GaugeMetricFamily(
+            "kata_node_agent_start_time_seconds",
+            "When the agent was started, since 1970.",
+            value=status.started_unix_seconds,
         )
-        for name in _VERDICTS:
-            verdict.add_metric([name], float(status.verdict == name))
-        yield verdict
+        yield one_of(
+            "kata_node_agent_verdict", "1 for the verdict in force.", "verdict", _VERDICTS, status.verdict
+        )
         changes = CounterMetricFamily(
             "kata_node_agent_changes",
             "Changes since the agent started, as in status --history.",
@@ -97,6 +100,7 @@ class StatusCollector:
             memory.add_metric([field.name.removesuffix("_bytes")], getattr(status.memory, field.name))
         yield memory
         yield from nri_metrics(status.nri)
+        yield from account_metrics(status)
         yield GaugeMetricFamily(
             "kata_node_agent_problems", "Problems that status shows.", value=float(len(status.problems))
         )
