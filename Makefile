@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUN_DIR ?= .run
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint bench clean conformance conformance-tools dist man completion
+.PHONY: help venv run test lint bench clean conformance conformance-tools dist man completion tree rpm package-test image
 
 help: ## Explain the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,10 +35,6 @@ lint: $(VENV)/.ready ## ruff, mypy strict, C warnings as errors
 bench: $(VENV)/.ready ## Measure, each figure beside a peer or a floor of the same run
 	$(BIN)/python -m bench $(BENCH_FLAGS)
 
-dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/
-	$(BIN)/pip install --quiet --disable-pip-version-check build
-	$(BIN)/python -m build --outdir dist .
-
 # The same sources give the same pages: their date is that of the last change.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
 export SOURCE_DATE_EPOCH
@@ -51,6 +47,29 @@ completion: $(VENV)/.ready ## Write the completion of bash, zsh and fish into bu
 	rm -rf build/completion
 	$(BIN)/python -m tools.completion build/completion
 
+dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/, with manual and completion
+	rm -rf generated dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m tools.manual generated/man
+	$(BIN)/python -m tools.completion generated/completion
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist . >generated/build.log 2>&1 || { cat generated/build.log; exit 1; }
+
+# The Python that goes into the packages: Debian's, of which libraries and licences are known.
+PACKAGED_PYTHON ?= /usr/bin/python3
+TREE := build/tree
+
+tree: dist ## Make the tree of the self-contained packages in build/tree (needs python3-dev and binutils)
+	$(PACKAGED_PYTHON) packages/tree.py --wheel dist/*.whl $(TREE)
+
+rpm: tree ## Build the RPM, which needs nothing on its host, into dist/ (needs rpm)
+	$(PACKAGED_PYTHON) packages/rpm.py $(TREE) dist
+
+package-test: rpm ## Try the RPM in an empty tree (as root)
+	PACKAGE_RPM=$$(ls dist/*.rpm) $(BIN)/pytest tests/packages
+
+image: tree ## Build the container image, which is the same tree and nothing else (needs podman)
+	podman build --tag kata-node-agent:latest --file packages/Containerfile --timestamp $(SOURCE_DATE_EPOCH) $(TREE)
+
 conformance-tools: ## Build the real kubelet, containerd … for `make conformance` (minutes, once; needs Go)
 	tests/conformance/tools/build
 
@@ -58,6 +77,6 @@ conformance: $(VENV)/.ready ## Try the agent with the real kubelet and container
 	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin $(BIN)/pytest tests/conformance
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(RUN_DIR) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(RUN_DIR) build dist generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf agent/*.egg-info agent/kata_node_agent/_native*.so agent/kata_node_agent/pb/*_pb2*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,8 +56,32 @@ class BdistWheel(bdist_wheel):
         super().finalize_options()
 
 
+def data_files() -> list[tuple[str, list[str]]]:
+    """What an installation has below its share/: documents, examples and, made by `make dist`, manual and completion."""
+    places = {
+        "generated/man/*.1": "man/man1",
+        "generated/man/*.5": "man/man5",
+        "generated/completion/bash/*": "bash-completion/completions",
+        "generated/completion/zsh/*": "zsh/site-functions",
+        "generated/completion/fish/*": "fish/vendor_completions.d",
+        "systemd/*.*": "kata-node-agent/systemd",
+        "systemd/*/*": "kata-node-agent/systemd/{parent}",
+        "deploy/*/*": "kata-node-agent/{parent}",
+        "*.md": "doc/kata-node-agent",
+        "docs/*.md": "doc/kata-node-agent/docs",
+        "docs/pictures/*": "doc/kata-node-agent/docs/pictures",
+    }
+    found: dict[str, list[str]] = {}
+    for pattern, place in places.items():
+        for path in sorted(Path().glob(pattern)):
+            if path.is_file():
+                found.setdefault("share/" + place.format(parent=path.parent.name), []).append(str(path))
+    return sorted(found.items())
+
+
 os.chdir(ROOT)
 setup(
+    data_files=data_files(),
     cffi_modules=["native/build.py:ffibuilder"],
     cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
 )
