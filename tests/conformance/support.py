@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -59,7 +60,8 @@ class OwnCgroup:
     """A cgroup of ours in every v1 hierarchy; all that runs in it is killed at the end."""
 
     def __init__(self) -> None:
-        self.path = f"/kata-node-agent-test-{os.getpid()}"
+        # A process's number is that of another one in another namespace.
+        self.path = f"/kata-node-agent-test-{os.getpid()}-{secrets.token_hex(3)}"
         mounts = find_cgroup_mounts(HostRoot())
         if mounts.hierarchy not in {"v1", "hybrid"}:
             # On v2 kubelet's group would have to get its controllers from the root, which is the machine's.

@@ -10,6 +10,7 @@ import gzip
 import itertools
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -168,7 +169,8 @@ class Machine:
 
     def __post_init__(self) -> None:
         make_initramfs(self.folder / "initramfs")
-        self.top = f"kna-test-{os.getpid()}-kubepods"
+        # A process's number is that of another one in another namespace.
+        self.top = f"kna-test-{os.getpid()}-{secrets.token_hex(3)}-kubepods"
 
     def start(
         self,
@@ -178,10 +180,11 @@ class Machine:
         share: Path | None = None,
         group: str = "",
         more: Sequence[str] = (),
+        sandbox_id: str = "",
     ) -> RunningVm:
         """Starts QEMU and, for a share, virtiofsd. Returns before the guest is up."""
         number = next(self._numbers)
-        sandbox_id = f"{os.getpid():08x}{number:08x}" * 4
+        sandbox_id = sandbox_id or f"{os.getpid():08x}{number:08x}" * 4
         folder = self.folder / str(number)
         folder.mkdir()
         files: list[str] = []
