@@ -124,7 +124,7 @@ def test_an_address_space_that_grows_by_something_else_is_no_change(tree: Tree) 
             ["-object", "memory-backend-memfd,id=dimm1,size=512M,hugetlb=on", "-numa", "node,memdev=dimm1"],
             "hugepages",
         ),
-        (region(4096, 512, "/mnt/huge/qemu_back_mem.dimm1.x1Y2z3 (deleted)", inode=5), [], "shm"),
+        (region(4096, 512, "/mnt/huge/qemu_back_mem.dimm1.x1Y2z3 (deleted)", inode=5), [], "file"),
     ],
     ids=["memfd", "anonymous", "hugepages", "memfd of huge pages", "another folder"],
 )

@@ -201,12 +201,13 @@ async def seen_after(
             async for sandboxes in news:
                 found = next((sandbox for sandbox in sandboxes if sandbox.id == vm.id), None)
                 if holds(found):
+                    assert begun < float("inf"), "it was so before anything was done"
                     return time.monotonic() - begun, found
                 if begun == float("inf"):
                     # What is there now was told. The change comes at any moment between two glances.
                     await asyncio.sleep(0.13)
-                    await asyncio.to_thread(act)
                     begun = time.monotonic()
+                    await asyncio.to_thread(act)
     finally:
         await news.aclose()  # type: ignore[attr-defined]
     raise AssertionError("it is not told any more")

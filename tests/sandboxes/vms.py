@@ -129,7 +129,13 @@ class RunningVm:
             self._console.connect(str(self.folder / "console.sock"))
         self._console.sendall(f"{command}\n".encode())
 
-    def qmp(self, command: str, **arguments: object) -> None:
+    def ask(self, command: str) -> dict[str, Any]:
+        """What QEMU answers."""
+        answer = self.qmp(command)
+        assert isinstance(answer, dict)
+        return answer
+
+    def qmp(self, command: str, **arguments: object) -> object:
         """What Kata's shim would say to QEMU."""
         if self._qmp is None:
             connection = socket.socket(socket.AF_UNIX)
@@ -143,6 +149,7 @@ class RunningVm:
         while "return" not in (answer := json.loads(self._qmp.readline())):
             if "error" in answer:
                 raise RuntimeError(answer["error"]["desc"])
+        return answer["return"]
 
     def hang_up(self) -> None:
         """Closes what was opened to talk to it."""
@@ -189,7 +196,7 @@ class Machine:
         folder.mkdir()
         files: list[str] = []
         if share is not None:
-            place = self._folder(RUN_VC / sandbox_id) / "vhost-fs.sock"
+            place = self.own_folder(RUN_VC / sandbox_id) / "vhost-fs.sock"
             command = [
                 virtiofsd_path(),
                 f"--socket-path={place}",
@@ -242,6 +249,20 @@ class Machine:
             Path(mounts.memory, *parts, file).write_text(str(limit))
         return name
 
+    def link(self, place: Path, target: Path) -> None:
+        """A link, as Kata makes it when a sandbox takes a VM of its factory."""
+        place.symlink_to(target)
+        self._made.append(place)
+
+    def begin_shim(self, words: Sequence[str]) -> int:
+        """A process that has a shim's command line, and does nothing."""
+        # A shell that waits for commands; behind -- it takes any words.
+        child = subprocess.Popen(
+            [words[0], "-s", "--", *words[1:]], executable="/bin/sh", stdin=subprocess.PIPE
+        )
+        self._children.append(child)
+        return child.pid
+
     def kill(self, vm: RunningVm) -> None:
         """As the kernel would."""
         child = next(child for child in self._children if child.pid == vm.pid)
@@ -259,14 +280,19 @@ class Machine:
         for child in self._children:
             child.kill()
         for child in self._children:
+            if child.stdin is not None:
+                child.stdin.close()
             child.wait()
         for place in reversed(self._made):
             if place.is_relative_to("/sys"):
                 _remove_group(place)
+            elif place.is_symlink():
+                place.unlink()
             else:
                 shutil.rmtree(place, ignore_errors=True)
 
-    def _folder(self, path: Path) -> Path:
+    def own_folder(self, path: Path) -> Path:
+        """A folder of the host, and those above it that are not there."""
         for place in (*reversed(path.parents), path):
             if not place.exists():
                 place.mkdir()

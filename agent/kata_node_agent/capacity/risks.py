@@ -67,7 +67,7 @@ class SandboxFacts:
     cgroup_limit_bytes: int | None = None
     outside_bytes: int | None = None
     outside: str = ""
-    memory_in: Literal["shm", "memfd", "hugepages", "anonymous", "elsewhere"] = "anonymous"
+    memory_in: Literal["shm", "memfd", "hugepages", "anonymous", "file", "elsewhere"] = "anonymous"
     limits_bytes: int | None = None
     requests_bytes: int | None = None
     overhead_bytes: int | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.process_files import ProcessFiles, Source, Stat
-from kata_node_agent.sandboxes.claims import Claim, claim_of, split_command_line
+from kata_node_agent.sandboxes.claims import Claim, claim_of, is_sandbox_id, split_command_line
 from kata_node_agent.sandboxes.evidence import Origin, Strength, judge, parse_owner
 from kata_node_agent.sandboxes.guest_ram import MIN_BYTES, find_guest_ram, shared_with
 from kata_node_agent.sandboxes.identity import pod_uid_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # A command line may have 2 MiB; Kata's have some KiB, and what we want stands at their start.
 MAX_COMMAND_LINE_BYTES = 128 * 1024
+_VMS = "/run/vc/vm"
 # More claims that nobody believes are counted, but not listed.
 _MAX_UNBELIEVED = 100
 
@@ -67,6 +68,9 @@ class Census:
         self._known: dict[int, int] = {}
         self._members: dict[int, Member] = {}
         self._lines: dict[QemuMemory, QemuMemory] = {}
+        # The VM of a factory has an id of its own, before and after a sandbox takes it.
+        self._taken: dict[str, str] = {}
+        self._taken_at: int | None = None
         self.unbelieved: tuple[Unbelieved, ...] = ()
 
     @property
@@ -85,6 +89,10 @@ class Census:
     def is_member(self, pid: int, who: int) -> bool:
         """Whether this very process was seen and its claim is known."""
         return pid in self._members and self._known.get(pid) == who
+
+    def links_changed(self) -> bool:
+        """Whether a sandbox may have taken a VM of Kata's factory since the last look."""
+        return self._links_at() != self._taken_at
 
     def look(self, files: ProcessFiles) -> dict[str, Household]:
         """The sandboxes that have believed processes, by id.
@@ -112,8 +120,33 @@ class Census:
                 known[pid] = who
         self._known, self._members = known, members
         self._lines = {member.line: member.line for member in members.values()}
+        if self.links_changed():
+            self._read_links()
         self._judge(files)
         return self._households()
+
+    def _links_at(self) -> int | None:
+        try:
+            return os.stat(self._root.resolve(_VMS)).st_mtime_ns
+        except OSError:
+            return None
+
+    def _read_links(self) -> None:
+        """Kata makes a link from the sandbox's folder to that of the VM. The folder that they are in is root's."""
+        self._taken_at = self._links_at()
+        self._taken = {}
+        for name in self._root.list_names(_VMS):
+            try:
+                target = os.readlink(self._root.resolve(f"{_VMS}/{name}"))
+            except OSError:
+                continue
+            vm = target.rpartition("/")[2]
+            if is_sandbox_id(name) and is_sandbox_id(vm):
+                self._taken[vm] = name
+
+    def _id(self, claim: Claim) -> str:
+        """The sandbox that has the VM which a claim names."""
+        return self._taken.get(claim.sandbox_id, claim.sandbox_id)
 
     def _judge(self, files: ProcessFiles) -> None:
         doubted = [member for member in self._members.values() if member.strength is Strength.NONE]
@@ -154,10 +187,10 @@ class Census:
             ),
             pid_file=member.claim.role == "vmm" and self._pid_file(sandbox_id) == member.pid,
             child_of_sandbox=parent is not None
-            and parent.claim.sandbox_id == sandbox_id
+            and self._id(parent.claim) == self._id(member.claim)
             and parent.strength is not Strength.NONE,
             in_container=in_container(
-                (files.read(member.pid, "cgroup") or b"").decode(errors="replace"), sandbox_id
+                (files.read(member.pid, "cgroup") or b"").decode(errors="replace"), self._id(member.claim)
             ),
         )
 
@@ -168,7 +201,7 @@ class Census:
     def _vouch(self, files: ProcessFiles, member: Member) -> None:
         """A virtiofsd with namespaces of its own is known by the guest's memory that it maps, its parent by its child."""
         for vmm in self._members.values():
-            if vmm.claim.vmm is None or vmm.claim.sandbox_id != member.claim.sandbox_id or not vmm.strength:
+            if vmm.claim.vmm is None or self._id(vmm.claim) != self._id(member.claim) or not vmm.strength:
                 continue
             memory = files.memory(vmm.pid, Source.MAPS, MIN_BYTES)
             ram = find_guest_ram(memory.mappings, vmm.claim.vmm, vmm.line) if memory is not None else None
@@ -186,10 +219,10 @@ class Census:
             if member.strength is Strength.NONE:
                 doubted.append(_unbelieved(member, member.why))
                 continue
-            claim = member.claim
-            if (household := found.get(claim.sandbox_id)) is None:
-                household = found[claim.sandbox_id] = Household(claim.sandbox_id)
-            match claim.role:
+            sandbox_id = self._id(member.claim)
+            if (household := found.get(sandbox_id)) is None:
+                household = found[sandbox_id] = Household(sandbox_id)
+            match member.claim.role:
                 case "vmm":
                     household.vmms.append(member)
                 case "virtiofsd":

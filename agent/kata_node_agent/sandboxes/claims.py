@@ -49,6 +49,11 @@ def split_command_line(content: bytes, limit: int) -> list[str]:
     return words[:-1] if len(words) > 1 or len(content) >= limit else words
 
 
+def is_sandbox_id(text: str) -> bool:
+    """Whether this may be the id of a sandbox, or of a VM of Kata's factory."""
+    return _SANDBOX_ID.fullmatch(text) is not None
+
+
 def claim_of(words: Sequence[str]) -> Claim | None:
     """What a command line claims; ``None`` for any other program."""
     # A program that writes its own title has all of it in the first word.

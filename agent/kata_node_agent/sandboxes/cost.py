@@ -53,6 +53,7 @@ def cost_of(
         page_table_bytes=sum(max(0, memory.page_table_bytes) for memory in everyone),
         guest_swapped_bytes=ram.swap_bytes,
         rss_sum_bytes=sum(memory.resident_bytes for memory in everyone),
+        guest_huge_bytes=ram.huge_bytes,
     )
 
 
@@ -81,28 +82,34 @@ def charge_of(
         kernel_bytes=group.kernel_bytes,
         elsewhere=tuple(other.path for other in others),
         elsewhere_bytes=elsewhere,
-        difference=_difference(cost.resident_bytes, total, cache, group.kernel_bytes) if cost else "",
+        difference=_difference(cost, total, cache, group.kernel_bytes) if cost else "",
     )
 
 
-def _difference(cost: int, charge: int, cache: int | None, kernel: int | None) -> str:
-    gap = charge - cost
-    if abs(gap) <= max(_AGREE_BYTES, cost // _AGREE_SHARE):
-        return ""
+def _difference(cost: Cost, charge: int, cache: int | None, kernel: int | None) -> str:
+    # The controller of huge pages counts those; the memory controller does so only where it was mounted to.
+    huge = cost.guest_huge_bytes
+    if huge and charge >= cost.resident_bytes - huge // 2:
+        huge = 0
+    gap = charge - (cost.resident_bytes - huge)
+    beside = f"{_mib(huge)} of the cost is in huge pages, which are not charged here" if huge else ""
+    if abs(gap) <= max(_AGREE_BYTES, (cost.resident_bytes - huge) // _AGREE_SHARE):
+        return beside
+    than = f"than {'the rest of ' if huge else ''}the cost"
     if gap < 0:
         # Nobody moves a page's charge when a process moves; and a page that was there already stays with who brought it.
-        return f"{_mib(-gap)} less than the cost: memory that was first touched in another group is charged there"
-    parts = [
-        f"{_mib(part)} {what}"
-        for part, what in ((cache, "file cache"), (kernel, "kernel memory"))
-        if part is not None and part >= MIB
-    ]
-    explained = sum(part for part in (cache, kernel) if part is not None)
-    if gap - explained > max(_AGREE_BYTES, gap // _AGREE_SHARE):
-        parts.append(f"{_mib(gap - explained)} that no process of the sandbox maps")
-    return (
-        f"{_mib(gap)} more than the cost: {', '.join(parts)}" if parts else f"{_mib(gap)} more than the cost"
-    )
+        words = f"{_mib(-gap)} less {than}: memory that was first touched in another group is charged there"
+    else:
+        parts = [
+            f"{_mib(part)} {what}"
+            for part, what in ((cache, "file cache"), (kernel, "kernel memory"))
+            if part is not None and part >= MIB
+        ]
+        explained = sum(part for part in (cache, kernel) if part is not None)
+        if gap - explained > max(_AGREE_BYTES, gap // _AGREE_SHARE):
+            parts.append(f"{_mib(gap - explained)} that no process of the sandbox maps")
+        words = f"{_mib(gap)} more {than}{': ' if parts else ''}{', '.join(parts)}"
+    return f"{beside}; {words}" if beside else words
 
 
 def _mib(size: int) -> str:

@@ -80,6 +80,7 @@ def _sandbox(sandbox: Sandbox, commitment: int, risks: Sequence[Risk]) -> dict[s
         "vm_memory_bytes": sandbox.vm_memory_bytes,
         "max_bytes": sandbox.max_bytes,
         "virtio_mem_bytes": sandbox.virtio_mem_bytes,
+        "size_certainty": sandbox.size_certainty,
         "memory_location": sandbox.memory_location,
         "resident_bytes": cost.resident_bytes if cost else None,
         "host_overhead_bytes": cost.host_overhead_bytes if cost else None,
@@ -92,6 +93,7 @@ def _sandbox(sandbox: Sandbox, commitment: int, risks: Sequence[Risk]) -> dict[s
             "page_table_bytes": cost.page_table_bytes,
             "guest_swapped_bytes": cost.guest_swapped_bytes,
             "rss_sum_bytes": cost.rss_sum_bytes,
+            "guest_huge_bytes": cost.guest_huge_bytes,
         }
         if cost
         else None,

@@ -7,7 +7,11 @@ from typing import Literal
 from kata_node_agent.dataclass import dataclass
 
 Vmm = Literal["qemu", "cloud-hypervisor", "dragonball", "firecracker"]
-MemoryLocation = Literal["shm", "memfd", "hugepages", "anonymous"]
+# ``file``: one outside of /dev/shm, such as a template's; what a VM writes may be its own memory then.
+MemoryLocation = Literal["shm", "memfd", "hugepages", "anonymous", "file"]
+# How well a VM's size is known: by its mappings; of a virtio-mem device by what Kata asked the guest to take, or only by
+# what the guest has touched, which is the least that it has.
+SizeCertainty = Literal["exact", "requested", "at_least"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Cost:
         page_table_bytes: page tables of these processes; those that KVM keeps for the guest are not told apart by any file.
         guest_swapped_bytes: guest RAM that is swapped out; not in ``guest_bytes``.
         rss_sum_bytes: what adding up the resident sets would have said: shared pages as often as they are mapped.
+        guest_huge_bytes: of ``guest_bytes``, what is in huge pages (hugetlb), which the memory controller does not charge.
     """
 
     guest_bytes: int
@@ -34,6 +39,7 @@ class Cost:
     page_table_bytes: int
     guest_swapped_bytes: int
     rss_sum_bytes: int
+    guest_huge_bytes: int = 0
 
     @property
     def resident_bytes(self) -> int:
@@ -93,10 +99,11 @@ class Sandbox:
         pid: of the process that does.
         started: when that process started, in clock ticks since boot.
         base_bytes: the VM's memory at boot.
-        hotplugged_bytes: what was added since. Of a virtio-mem device, what the guest has touched, as no file says more.
+        hotplugged_bytes: what was added since.
         max_bytes: what it may grow to (``maxmem``).
         memory_location: where guest RAM lives.
         virtio_mem_bytes: size of its virtio-mem devices, plugged or not; 0 for none.
+        size_certainty: how well ``hotplugged_bytes`` is known.
         cost: what it costs; ``None`` where that may not be read.
         charge: what its control group is charged.
         cgroup: of its VMM.
@@ -120,6 +127,7 @@ class Sandbox:
     charge: Charge | None
     cgroup: str | None
     virtio_mem_bytes: int = 0
+    size_certainty: SizeCertainty = "exact"
     shim_pid: int | None = None
     processes: tuple[Process, ...] = ()
     notes: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ class QemuMemory:
         max_bytes: ``maxmem``.
         backends: where guest RAM of the start lives, and other memory that was there at the start.
         virtio_mem: ids of the backends of virtio-mem devices.
+        virtio_mem_requested_bytes: what these were asked to plug at the start.
         disagreement: what does not fit together, in words; empty when all does.
     """
 
@@ -49,6 +50,7 @@ class QemuMemory:
     max_bytes: int | None = None
     backends: tuple[Backend, ...] = ()
     virtio_mem: frozenset[str] = frozenset()
+    virtio_mem_requested_bytes: int = 0
     disagreement: str = ""
 
 
@@ -58,6 +60,7 @@ def parse_qemu_memory(words: Sequence[str]) -> QemuMemory:
     backends: list[Backend] = []
     nodes: list[str] = []
     virtio_mem: set[str] = set()
+    requested = 0
     for flag, value in _options(words):
         keys = dict(_pairs(value))
         match flag:
@@ -70,12 +73,15 @@ def parse_qemu_memory(words: Sequence[str]) -> QemuMemory:
                 nodes += [keys[key] for key in ("memdev", "memory-backend") if key in keys]
             case "device" if len(virtio_mem) < _MAX_OBJECTS and keys.get("", "").startswith("virtio-mem"):
                 virtio_mem.add(keys.get("memdev", ""))
+                requested += parse_size(keys.get("requested-size", "")) or 0
     sizes = [backend.size_bytes for backend in backends if backend.id in nodes]
     total = sum(size for size in sizes if size is not None)
     disagreement = ""
     if base is not None and sizes and None not in sizes and total != base:
         disagreement = f"-m is {base} bytes, its memory backends are {total}"
-    return QemuMemory(base, slots, most, tuple(backends), frozenset(virtio_mem), disagreement)
+    return QemuMemory(
+        base, slots, most, tuple(backends), frozenset(virtio_mem), min(requested, _MAX_BYTES), disagreement
+    )
 
 
 def parse_size(text: str, *, default: str = "b") -> int | None:

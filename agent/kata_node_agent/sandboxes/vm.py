@@ -6,42 +6,34 @@ faults of one of its processes have moved: dear (smaps walks all pages).
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
-from kata_node_agent.dataclass import dataclass
-from kata_node_agent.host.cgroups import group_of_process
 from kata_node_agent.host.process_files import ProcessFiles, ProcessMemory, Source, Stat
-from kata_node_agent.sandboxes.cost import charge_of, cost_of
+from kata_node_agent.sandboxes.cost import cost_of
 from kata_node_agent.sandboxes.guest_ram import MIB, MIN_BYTES, GuestRam, find_guest_ram
-from kata_node_agent.sandboxes.identity import Identity, pod_uid_of, read_bundle
+from kata_node_agent.sandboxes.identity import Identity
 from kata_node_agent.sandboxes.model import Charge, Cost, Process, Sandbox
+from kata_node_agent.sandboxes.persisted import Persisted, read_persisted, stamp
+from kata_node_agent.sandboxes.places import Places, identify, read_charge
+from kata_node_agent.sandboxes.size import Size, size_notes, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from kata_node_agent.host.cgroup_mounts import CgroupMounts
-    from kata_node_agent.host.cgroup_reader import Group, GroupReader
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.sandboxes.census import Household, Member
 
 # A process has changed enough when its resident memory moved by a 64th of itself, at least by this.
 _MOVED_BYTES = 2 * MIB
 _MOVED_SHARE = 64
-# Or when it had so many faults, of pages of 4 KiB: memory may have been given back and taken anew.
-_FAULT_BYTES = 4096
+# Or when it had so many faults, of a page each: memory may have been given back and taken anew.
+_FAULT_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FAULTS_BYTES = 8 * MIB
-_MAX_TASKS = 64
 _MIN_IDENTIFY_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where groups are read; the same for all VMs of a sweep."""
-
-    root: HostRoot
-    mounts: CgroupMounts
-    groups: GroupReader
-    pod_names: Mapping[str, str]
+# How Kata's factory names a VM that it starts before there is a sandbox for it. Container runtimes' ids are no UUIDs.
+_FACTORY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Vm:
@@ -52,7 +44,9 @@ class Vm:
         owes: whether its cost should have been read at the last look, and was not.
     """
 
-    def __init__(self, vmm: Member, now: float) -> None:
+    def __init__(self, root: HostRoot, sandbox_id: str, vmm: Member, now: float) -> None:
+        self._root = root
+        self._id = sandbox_id
         self.vmm = vmm
         self.in_shim = vmm.claim.role == "shim"
         self._born = self._identify_at = now
@@ -61,8 +55,10 @@ class Vm:
         self._ram: GuestRam | None = None
         self._touched_bytes = 0
         self._first_total: int | None = None
+        self._persisted: Persisted | None = None
+        self._persisted_stamp: tuple[int, int] | None = None
         self._read: dict[int, tuple[int, int]] = {}
-        self._whole = True
+        self._unread: tuple[int, ...] = ()
         self.read_at = float("-inf")
         self.owes = False
         self._cost: Cost | None = None
@@ -96,33 +92,46 @@ class Vm:
         due = now - self.read_at >= refresh_seconds or self._has_moved(stats)
         self.owes = due and not may_read
         due = due and may_read
-        before = (self._ram, self._cost, self._charge, self._cgroup, self._identity)
+        before = self._state
+        if due or now >= self._identify_at:
+            self._read_persisted()
         if due:
             if not self._read_cost(files, household):
                 return None
-            self._read = (
-                {pid: (stat.resident_bytes, stat.faults) for pid, stat in stats.items()}
-                if self._whole
-                else {}
-            )
+            # What could not be read is tried again at the next look.
+            self._read = {
+                pid: (stat.resident_bytes, stat.faults)
+                for pid, stat in stats.items()
+                if pid not in self._unread
+            }
             self.read_at = now
         elif self._virtual_bytes != self.vmm.stat.virtual_bytes and not self.read_size(
             files, self.vmm.stat.virtual_bytes
         ):
             return None
         if due or now >= self._identify_at:
-            self._identify(files, household, places, members)
+            self._cgroup, self._identity = identify(
+                files, places, self._id, [member.pid for member in members], self._identity
+            )
             # The runtime moves processes at the start of a VM, hardly ever later.
             self._identify_at = now + max(_MIN_IDENTIFY_SECONDS, now - self._born)
         if due:
-            self._read_charge(places, members)
+            pids = [member.pid for member in members]
+            self._charge = read_charge(places, self._id, self._cgroup or "", pids, self._cost)
         if self._ram is None and self._readable:
             return None
-        after = (self._ram, self._cost, self._charge, self._cgroup, self._identity)
-        if self._sandbox is None or self._outdated or before != after or self._others(members):
+        if self._sandbox is None or self._outdated or before != self._state or self._others(members):
             self._sandbox = self._build(household, members)
             self._outdated = False
         return self._sandbox
+
+    @property
+    def _state(self) -> tuple[object, ...]:
+        """All that the sandbox is made of."""
+        return (
+            *(self._ram, self._persisted, self._cost, self._charge),
+            *(self._cgroup, self._identity, self._unread),
+        )
 
     def read_size(self, files: ProcessFiles, virtual_bytes: int) -> bool:
         """Reads how much guest RAM there is; false where the VMM has ended."""
@@ -137,11 +146,13 @@ class Vm:
 
     def size_differs(self, files: ProcessFiles, virtual_bytes: int) -> bool:
         """Whether the VM's size is another one than the last sandbox said; true where the VMM has ended."""
+        if self.resizable:
+            self._read_persisted()
         if virtual_bytes != self._virtual_bytes:
             before = self._sandbox.vm_memory_bytes if self._sandbox is not None else None
             if not self.read_size(files, virtual_bytes):
                 return True
-            self._outdated = self._ram is not None and before != sum(self._size())
+            self._outdated = self._ram is not None and before != self._size().bytes
         return self._outdated and self._ram is not None
 
     def resident_differs(self, resident_bytes: int) -> bool:
@@ -174,23 +185,38 @@ class Vm:
         memory = files.memory(self.vmm.pid, Source.SMAPS, MIN_BYTES)
         if memory is None:
             # It has ended, or none of its memory may be read.
-            self._cost = None
+            self._cost, self._unread = None, (self.vmm.pid,)
             return self.read_size(files, virtual_bytes)
         self._readable = True
         self._take(memory, virtual_bytes)
+        self._unread = ()
         if self._ram is None:
             self._cost = None
             return True
-        virtiofsds = [files.memory(member.pid, Source.SMAPS, MIN_BYTES) for member in household.virtiofsds]
-        shims = [] if self.in_shim else [_sums(files, member.pid) for member in household.shims]
-        # Where one of them has ended while we read, the next look finds the others, and reads anew.
-        self._whole = None not in virtiofsds and None not in shims
-        self._cost = cost_of(memory, self._ram, _there(virtiofsds), _there(shims), in_shim=self.in_shim)
+        virtiofsds = {
+            member.pid: files.memory(member.pid, Source.SMAPS, MIN_BYTES) for member in household.virtiofsds
+        }
+        shims = {} if self.in_shim else {member.pid: _sums(files, member.pid) for member in household.shims}
+        self._unread = tuple(pid for pid, read in (virtiofsds | shims).items() if read is None)
+        if not self._unread:
+            self._cost = cost_of(memory, self._ram, _there(virtiofsds), _there(shims), in_shim=self.in_shim)
+        # Else it has ended while we read, or may not be read: without it the cost would be too low.
         return True
+
+    def _read_persisted(self) -> None:
+        """Reads what Kata has written down, where it has written it anew."""
+        if (now := stamp(self._root, self._id)) == self._persisted_stamp:
+            return
+        before = self._persisted
+        self._persisted_stamp, self._persisted = now, read_persisted(self._root, self._id)
+        if before != self._persisted:
+            # It says what the mappings are: they are looked at again.
+            self._virtual_bytes = -1
 
     def _take(self, memory: ProcessMemory, virtual_bytes: int) -> None:
         vmm = "dragonball" if self.in_shim else self.vmm.claim.vmm
-        self._ram = find_guest_ram(memory.mappings, vmm or "qemu", self.vmm.line)
+        virtio_mem = self._persisted.virtio_mem if self._persisted is not None else None
+        self._ram = find_guest_ram(memory.mappings, vmm or "qemu", self.vmm.line, virtio_mem=virtio_mem)
         self._virtual_bytes = virtual_bytes
         if self._ram is None:
             return
@@ -200,70 +226,18 @@ class Vm:
         if self._first_total is None:
             self._first_total = self._ram.total_bytes
 
-    def _size(self) -> tuple[int, int]:
-        """Base and hotplugged."""
-        line = self.vmm.line
-        if self._ram is None:
-            return line.base_bytes or 0, 0
-        total = self._ram.total_bytes
-        # Other VMMs are told by their API how much they get: what there was when they were first seen is their base.
-        base = min(total, line.base_bytes if line.base_bytes is not None else self._first_total or total)
-        return base, total - base + min(self._touched_bytes, self._ram.virtio_mem_bytes)
-
-    def _identify(
-        self, files: ProcessFiles, household: Household, places: Places, members: Iterable[Member]
-    ) -> None:
-        self._cgroup = group_of_process(places.root, self.vmm.pid, places.mounts) or None
-        identity = self._identity or read_bundle(places.root, household.id)
-        uid = identity.pod_uid
-        if uid is None:
-            groups = (group_of_process(places.root, member.pid, places.mounts) for member in members)
-            uid = next((found for group in groups if (found := pod_uid_of(group))), None)
-        if uid is None and places.mounts.hierarchy != "v2":
-            uid = self._pod_of_threads(files, places)
-        pod = identity.pod or (places.pod_names.get(uid) if uid else None)
-        self._identity = Identity(uid, pod, identity.handler)
-
-    def _pod_of_threads(self, files: ProcessFiles, places: Places) -> str | None:
-        """On v1 Kata may move the vCPUs' threads alone into the pod's group."""
-        for task in files.names(self.vmm.pid, "task")[:_MAX_TASKS]:
-            text = files.read(self.vmm.pid, f"task/{task}/cgroup") or b""
-            for line in text.decode(errors="replace").splitlines():
-                if uid := pod_uid_of(line.split(":", 2)[-1]):
-                    return uid
-        return None
-
-    def _read_charge(self, places: Places, members: Iterable[Member]) -> None:
-        self._charge = None
-        group = self._own_group(places, self._cgroup or "")
-        if group is None:
-            return
-        paths = {group_of_process(places.root, member.pid, places.mounts) for member in members}
-        others = [
-            found
-            for path in sorted(paths - {group.path, ""})
-            if not path.startswith(f"{group.path}/") and (found := self._own_group(places, path)) is not None
-        ]
-        self._charge = charge_of(self._cost, group, _limit(places.groups, group), others)
-
-    def _own_group(self, places: Places, path: str) -> Group | None:
-        """A group in which this sandbox is alone: its pod's, or one that Kata made for it. Others say nothing about it."""
-        if pod_uid_of(path) is None and self.vmm.claim.sandbox_id not in path:
-            return None
-        return places.groups.group(path, whole=True)
+    def _size(self) -> Size:
+        return size_of(
+            self.vmm.line,
+            self._ram,
+            first_total_bytes=self._first_total,
+            touched_bytes=self._touched_bytes,
+            persisted=self._persisted,
+        )
 
     def _build(self, household: Household, members: Iterable[Member]) -> Sandbox:
         line, ram, identity = self.vmm.line, self._ram, self._identity or Identity()
-        base, hotplugged = self._size()
-        notes = [line.disagreement] if line.disagreement else []
-        if ram is None:
-            notes.append("its mappings cannot be read: the size is that of its command line")
-        elif line.base_bytes is not None and ram.total_bytes < line.base_bytes:
-            notes.append(
-                f"-m is {line.base_bytes} bytes, but {ram.total_bytes} bytes of guest RAM are mapped"
-            )
-        if line.max_bytes and base + hotplugged > line.max_bytes:
-            notes.append(f"maxmem is {line.max_bytes} bytes, but the VM has {base + hotplugged}")
+        size = self._size()
         shims = household.shims
         return Sandbox(
             id=household.id,
@@ -273,21 +247,37 @@ class Vm:
             vmm="dragonball" if self.in_shim else self.vmm.claim.vmm or "qemu",
             pid=self.vmm.pid,
             started=self.vmm.stat.started,
-            base_bytes=base,
-            hotplugged_bytes=hotplugged,
+            base_bytes=size.base_bytes,
+            hotplugged_bytes=size.hotplugged_bytes,
             max_bytes=line.max_bytes,
             memory_location=ram.location if ram is not None else "anonymous",
             cost=self._cost,
             charge=self._charge,
             cgroup=self._cgroup,
             virtio_mem_bytes=ram.virtio_mem_bytes if ram is not None else 0,
+            size_certainty=size.certainty,
             shim_pid=shims[0].pid if shims else None,
             processes=tuple(
                 Process(member.pid, "vmm" if member is self.vmm else member.claim.role, member.stat.started)
                 for member in members
             ),
-            notes=tuple(notes),
+            notes=(*size_notes(line, ram, size), *self._notes(household)),
         )
+
+    def _notes(self, household: Household) -> Iterator[str]:
+        if self._ram is not None and self._unread:
+            numbers = ", ".join(map(str, self._unread))
+            yield (
+                f"the memory of process {numbers} cannot be read: "
+                f"{'its cost is that of before' if self._cost is not None else 'its cost is not known'}"
+            )
+        folders = (f"/run/vc/sbs/{household.id}", f"/run/kata/{household.id}")
+        if (
+            not household.shims
+            and _FACTORY_ID.fullmatch(household.id)
+            and not any(map(self._root.exists, folders))
+        ):
+            yield "no sandbox has taken it yet: a VM that waits in Kata's VM cache, or is made a template"
 
 
 def _sums(files: ProcessFiles, pid: int) -> ProcessMemory | None:
@@ -295,18 +285,5 @@ def _sums(files: ProcessFiles, pid: int) -> ProcessMemory | None:
     return files.memory(pid, Source.SMAPS_ROLLUP, MIN_BYTES) or files.memory(pid, Source.SMAPS, MIN_BYTES)
 
 
-def _there(memories: Iterable[ProcessMemory | None]) -> list[ProcessMemory]:
-    return [memory for memory in memories if memory is not None]
-
-
-def _limit(groups: GroupReader, group: Group) -> int | None:
-    """The lowest limit from a group up to its pod's: what its processes are killed at."""
-    limits = [group.limit_bytes]
-    parts = group.path.split("/")
-    for end in range(len(parts) - 1, 1, -1):
-        path = "/".join(parts[:end])
-        if pod_uid_of(path) is None:
-            break
-        above = groups.group(path, whole=True)
-        limits.append(above.limit_bytes if above is not None else None)
-    return min((limit for limit in limits if limit is not None), default=None)
+def _there(memories: Mapping[int, ProcessMemory | None]) -> list[ProcessMemory]:
+    return [memory for memory in memories.values() if memory is not None]

@@ -14,7 +14,8 @@ from kata_node_agent.host.process_files import ProcessFiles, Source
 from kata_node_agent.sandboxes.census import Census, Household, Member
 from kata_node_agent.sandboxes.guest_ram import MIN_BYTES
 from kata_node_agent.sandboxes.identity import read_pod_names
-from kata_node_agent.sandboxes.vm import Places, Vm
+from kata_node_agent.sandboxes.places import Places
+from kata_node_agent.sandboxes.vm import Vm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,7 +131,9 @@ class Watcher:
         try:
             with ProcessFiles(self._root) as files:
                 present = set(files.pids()) if processes else None
-                if present is not None and (self._is_gone(present) or self._is_new(files, present)):
+                if present is not None and (
+                    self._is_gone(present) or self._is_new(files, present) or self._census.links_changed()
+                ):
                     return True
                 return self._has_grown(files) or any(vm.owes for vm in self._vms.values())
         except OSError:
@@ -175,7 +178,7 @@ class Watcher:
         if vmm is None:
             return None
         known = self._vms.get(household.id)
-        return known if known is not None and known.vmm is vmm else Vm(vmm, now)
+        return known if known is not None and known.vmm is vmm else Vm(self._root, household.id, vmm, now)
 
     def _dragonball(self, files: ProcessFiles, household: Household) -> Member | None:
         """The shim that runs the guest itself: it maps vCPUs."""
