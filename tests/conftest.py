@@ -7,6 +7,7 @@ on another. Such a test must say so with a marker (`host`, `kvm`, …); without 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from importlib import import_module
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 settings.register_profile("kata-node-agent", deadline=None)
 settings.load_profile("kata-node-agent")
 
-REAL_MARKERS = frozenset({"host", "kvm", "vm", "kubelet", "containerd", "systemd", "browser"})
+REAL_MARKERS = frozenset({"host", "kvm", "vm", "kubelet", "containerd", "systemd", "browser", "prometheus"})
 # In CI a missing real part is a failure, not a skip.
 IN_CI = os.environ.get("CI", "") not in {"", "0", "false"}
 
@@ -136,6 +137,8 @@ def _missing(marker: str) -> str:
         from tests.sandboxes import vms
 
         return vms.missing()
+    if marker == "prometheus" and not (shutil.which("prometheus") and shutil.which("promtool")):
+        return "Debian's prometheus is not installed"
     if marker == "browser":
         from tests.publish import browser
 
