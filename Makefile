@@ -64,8 +64,8 @@ tree: dist ## Make the tree of the self-contained packages in build/tree (needs 
 rpm: tree ## Build the RPM, which needs nothing on its host, into dist/ (needs rpm)
 	$(PACKAGED_PYTHON) packages/rpm.py $(TREE) dist
 
-package-test: rpm ## Try the RPM in an empty tree (as root)
-	PACKAGE_RPM=$$(ls dist/*.rpm) $(BIN)/pytest tests/packages
+package-test: rpm ## Try the RPM in an empty tree, and the image in podman (as root)
+	PACKAGE_RPM=$$(ls dist/*.rpm) PACKAGE_TREE=$(TREE) $(BIN)/pytest tests/packages
 
 image: tree ## Build the container image, which is the same tree and nothing else (needs podman)
 	podman build --tag kata-node-agent:latest --file packages/Containerfile --timestamp $(SOURCE_DATE_EPOCH) $(TREE)
