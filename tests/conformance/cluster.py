@@ -90,7 +90,7 @@ class Cluster:
             "kube-apiserver",
             [self._bin / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
              "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={self._port}",
-             "--endpoint-reconciler-type=none", f"--cert-dir={self.folder}/apiserver", "--authorization-mode=AlwaysAllow",
+             "--endpoint-reconciler-type=none", "--allow-privileged=true", f"--cert-dir={self.folder}/apiserver", "--authorization-mode=AlwaysAllow",
              f"--token-auth-file={self.folder}/tokens.csv", "--service-cluster-ip-range=10.0.0.0/24",
              "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
              "--service-account-issuer=https://kubernetes.default.svc",

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_BUILT = ("kubelet", "kube-apiserver", "kube-scheduler", "containerd", "crictl")
+_BUILT = (
+    "kubelet",
+    "kube-apiserver",
+    "kube-scheduler",
+    "containerd",
+    "crictl",
+    "nfd-master",
+    "nfd-worker",
+    "butane",
+    "quadlet",
+)
 _INSTALLED = ("etcd", "runc")
 
 
