@@ -103,6 +103,10 @@ class Browser:
         while event not in self._seen:
             self._take(deadline)
 
+    def forget(self, event: str) -> None:
+        """The next one is to be waited for."""
+        self._seen.discard(event)
+
     def evaluate(self, expression: str) -> Any:
         """The value of a script; scripts of the tests' own are not bound to the page's policy."""
         answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
