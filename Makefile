@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUN_DIR ?= .run
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint bench clean conformance conformance-tools dist man completion tree rpm package-test image
+.PHONY: help venv run test lint bench clean conformance conformance-tools dist man completion tree rpm package-test image manifests
 
 help: ## Explain the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ image: tree ## Build the container image, which is the same tree and nothing els
 
 conformance-tools: ## Build the real kubelet, containerd … for `make conformance` (minutes, once; needs Go)
 	tests/conformance/tools/build
+
+manifests: ## Make deploy/openshift/machineconfig.yaml anew from its source (needs Go)
+	bin=$$(tests/conformance/tools/build) && $$bin/butane --strict --files-dir systemd/quadlet \
+		deploy/openshift/machineconfig.bu --output deploy/openshift/machineconfig.yaml
 
 conformance: $(VENV)/.ready ## Try the agent with the real kubelet and containerd (as root; needs Go, runc, busybox-static, etcd-server)
 	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin $(BIN)/pytest tests/conformance

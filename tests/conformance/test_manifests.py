@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from tests.conformance.support import NODE, end_child, free_port, wait_until
 from tests.daemon.support import COMMAND
 from tests.deploy.schemas import SCHEMAS
-from tests.deploy.test_manifests import MANIFESTS, one
+from tests.deploy.test_manifests import DEPLOY, MANIFESTS, one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +100,40 @@ def nfd(cluster: Cluster) -> Cluster:
 def test_nfds_own_schema_takes_the_rules_to_the_letter(file: str, collection: str, nfd: Cluster) -> None:
     rule = one("NodeFeatureRule", f"nfd/{file}")
     nfd.create(f"{collection}?dryRun=All&fieldValidation=Strict", rule)
+
+
+def test_the_machine_config_is_what_butane_makes_of_its_source() -> None:
+    root = DEPLOY.parent
+    command = [
+        programs() / "butane",
+        "--strict",
+        "--files-dir",
+        root / "systemd/quadlet",
+        DEPLOY / "openshift/machineconfig.bu",
+    ]
+    made = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert made == (DEPLOY / "openshift/machineconfig.yaml").read_text()
+
+
+def test_podmans_quadlet_makes_a_unit_that_systemd_takes(tmp_path: Path) -> None:
+    quadlets, units = tmp_path / "quadlets", tmp_path / "units"
+    shutil.copytree(DEPLOY.parent / "systemd" / "quadlet", quadlets)
+    units.mkdir()
+    environment = {**os.environ, "QUADLET_UNIT_DIRS": str(quadlets)}
+    command = [str(programs() / "quadlet"), *(str(units),) * 3]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    unit = units / "kata-node-agent.service"
+    text = unit.read_text()
+    assert "Type=notify" in text
+    assert "--security-opt label=type:container_device_plugin_t" in text
+    assert "--cap-drop all --cap-add cap_sys_ptrace --cap-add cap_dac_read_search --read-only" in text
+    # A key that Quadlet does not know would stand in none of the options, and be warned of.
+    assert "unsupported key" not in done.stderr.lower()
+    verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
+    assert "kata-node-agent.service:" not in verified.stderr, verified.stderr
 
 
 @contextmanager

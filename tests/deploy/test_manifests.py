@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import jsonschema
 import kubernetes_validate
@@ -13,7 +16,7 @@ import pytest
 import yaml
 
 from kata_node_agent.config.load import env_name, load, settings
-from kata_node_agent.config.schema import Config
+from kata_node_agent.config.schema import Config, Mode
 from kata_node_agent.nodeconfig.kubelet import parse_kubelet_settings
 from tests.deploy.schemas import SCHEMAS
 
@@ -92,7 +95,7 @@ class TestDaemonSet:
     def test_keeps_no_capability_but_those_with_a_reason(self) -> None:
         capabilities = self.container["securityContext"]["capabilities"]
         assert capabilities["drop"] == ["ALL"]
-        assert set(capabilities["add"]) == {"DAC_READ_SEARCH", "SYS_PTRACE", "CHOWN"}
+        assert set(capabilities["add"]) == {"DAC_READ_SEARCH", "SYS_PTRACE"}
 
     def test_each_variable_of_ours_is_a_setting(self) -> None:
         known = {env_name(key) for key, _ in settings()}
@@ -123,3 +126,36 @@ def test_the_kubelet_settings_are_what_kubelet_takes_and_the_agent_reads() -> No
     assert (parsed.complaints, parsed.problem) == ((), "")
     assert parsed.system_reserved_bytes == 3 << 30
     assert parsed.eviction_hard_memory == "500Mi"
+
+
+class TestMachineConfig:
+    config = one("MachineConfig", "openshift/machineconfig.yaml")["spec"]["config"]
+
+    def files(self) -> dict[str, bytes]:
+        """Each file's content by its path, as Ignition writes it."""
+        found = {}
+        for each in self.config["storage"]["files"]:
+            head, _, text = each["contents"]["source"].partition(",")
+            content = base64.b64decode(text) if head.endswith(";base64") else unquote_to_bytes(text)
+            packed = each["contents"]["compression"] == "gzip"
+            found[each["path"]] = gzip.decompress(content) if packed else content
+        return found
+
+    def test_brings_the_quadlet_file_as_it_is_shipped(self) -> None:
+        shipped = DEPLOY.parent / "systemd" / "quadlet" / "kata-node-agent.container"
+        assert self.files()["/etc/containers/systemd/kata-node-agent.container"] == shipped.read_bytes()
+
+    def test_its_configuration_is_valid_and_begins_with_warn(self, tmp_path: Path) -> None:
+        (tmp_path / "config.toml").write_bytes(self.files()["/etc/kata-node-agent/config.toml"])
+        assert load(tmp_path / "config.toml", environ={}).config.mode is Mode.WARN
+
+    def test_the_image_that_is_pulled_is_the_one_that_is_run(self) -> None:
+        (unit,) = self.config["systemd"]["units"]
+        assert unit["name"] == "kata-node-agent.service"
+        image = re.search(
+            "^Image=(.+)$",
+            self.files()["/etc/containers/systemd/kata-node-agent.container"].decode(),
+            re.MULTILINE,
+        )
+        assert image is not None
+        assert f"podman tag ${{IMAGE}} {image[1]}" in unit["dropins"][0]["contents"]
