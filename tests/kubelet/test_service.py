@@ -6,6 +6,9 @@ import grpc
 import pytest
 
 from kata_node_agent.config.schema import Mode
+from kata_node_agent.devkubelet.kubelet import DevKubelet
+from kata_node_agent.kubelet.service import DevicePluginService
+from kata_node_agent.ledger.gate import Decision
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 from kata_node_agent.pb import deviceplugin_pb2_grpc
 from tests.kubelet.support import WHY, Plugin, plugin_and_kubelet
@@ -150,5 +153,34 @@ def test_the_stream_ends_when_the_plugin_ends(short_dir: Path) -> None:
                 assert plugin.registrar.stream_open
             await kubelet.wait_for_devices(0)
             assert not list((short_dir / "dp").glob("katacontainers*.sock"))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_device_of_a_pod_that_has_just_ended_is_refused_after_another_look_only(
+    short_dir: Path, held: bool
+) -> None:
+    """Kubelet gives it to the next pod as soon as the first has ended, and that one would fail for good."""
+    looks: list[int] = []
+    refusal = Decision(False, "NotEnoughMemory", "no room")
+
+    async def look_again() -> None:
+        looks.append(1)
+
+    class Full(Plugin):
+        def service(self) -> DevicePluginService:
+            return DevicePluginService(
+                self.table, self.holdings, lambda: self.mode, lambda: None,
+                lambda indices: Decision(True, "Fits", "") if looks else refusal, look_again,
+            )  # fmt: skip
+
+    async def main() -> None:
+        async with DevKubelet(short_dir / "dp") as kubelet, Full(short_dir / "dp").running() as plugin:
+            await kubelet.wait_for_devices(4)
+            if held:
+                plugin.holdings.allocated({0}, 0.0)
+            pod = await kubelet.admit("default", "a", {"main": 1})
+            assert (pod.phase, len(looks)) == (("Running", 1) if held else ("Failed", 0)), pod
 
     asyncio.run(main())

@@ -329,7 +329,8 @@ class AccountKeeper:
 
     def problems(self) -> list[Problem]:
         """What a person should do something about."""
-        offered = self._asked_for_devices and not self._config().device_plugin.containers_only
+        asked = self._asked_for_devices or bool(self.account.book.devices)
+        offered = asked and not self._config().device_plugin.containers_only
         found = account_problems(self.account, self._pressure.why, offered=offered)
         if self.sandboxes.problem is not None:
             found.append(self.sandboxes.problem)

@@ -233,13 +233,11 @@ class Agent:
         await self._registrar.run()
 
     def _new_service(self) -> DevicePluginService:
+        slots, account = self._slots, self._account
         return DevicePluginService(
-            self._slots.table,
-            self._slots.holdings,
-            lambda: self._account.mode,
-            self._allocated,
-            self._account.allocate,
-        )
+            slots.table, slots.holdings, lambda: account.mode, self._allocated,
+            account.allocate, account.sandboxes.look_again,
+        )  # fmt: skip
 
     def _allocated(self) -> None:
         """What kubelet sees has not changed much, and the next pod shall not wait for our sums."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _STUCK_SECONDS = 30.0
 # To read the cost of one large VM takes tens of milliseconds: after a start sizes are known first.
 _COST_SECONDS = 0.25
+_AGAIN_SECONDS = 1.0
 
 _NOT_FOLLOWED = Problem(
     "SandboxesNotFollowed",
@@ -101,6 +103,12 @@ class SandboxWatch:
             await self._call(self._ours().sweep)
         except HostError as error:
             log.warning("sandboxes not read", extra={"why": error.message})
+
+    async def look_again(self) -> None:
+        """One for who should not decide by what was seen a moment ago; whoever waits for it does so for a second at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_SECONDS):
+                await self.look()
 
     async def run(self) -> None:
         """Follows until cancelled: a VM that comes, grows or goes is told within a second."""

@@ -15,7 +15,7 @@ from kata_node_agent.config.schema import Mode
 from kata_node_agent.pb import deviceplugin_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from kata_node_agent.kubelet.devices import DeviceTable, Holdings
     from kata_node_agent.ledger.gate import Decision
@@ -29,12 +29,13 @@ _END_SECONDS = 0.5
 
 
 class _RefusedError(Exception):
-    """Why a call is refused: a gRPC status and a line for people."""
+    """Why a call is refused: a gRPC status and a line for people; whether a look at the VMs may change it."""
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, code: grpc.StatusCode, text: str, *, stale: bool = False) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.stale = stale
 
 
 def _shown(name: str) -> str:
@@ -56,6 +57,7 @@ class DevicePluginService:
         mode: Callable[[], Mode],
         on_allocated: Callable[[], None],
         admit: Callable[[Collection[int]], Decision] | None = None,
+        look_again: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """See the class.
 
@@ -65,8 +67,10 @@ class DevicePluginService:
             mode: in force.
             on_allocated: called after each allocation.
             admit: asked before it: health that changes under way cannot prevent every allocation that does not fit.
+            look_again: which VMs run, before a pod fails for good for a VM that has just ended.
         """
         self._admit = admit
+        self._look_again = look_again
         self._table = table
         self._holdings = holdings
         self._mode = mode
@@ -121,8 +125,15 @@ class DevicePluginService:
 
     async def Allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
         """All or nothing: one answer for every container, or a refusal that says which id and why."""
+        containers = [list(part.devices_ids) for part in request.container_requests]
         try:
-            indices = self._check_allocation([list(part.devices_ids) for part in request.container_requests])
+            try:
+                indices = self._check_allocation(containers)
+            except _RefusedError as refusal:
+                if not refusal.stale or self._look_again is None:
+                    raise
+                await self._look_again()
+                indices = self._check_allocation(containers)
         except _RefusedError as refusal:
             log.warning("refused an allocation", extra={"code": refusal.code.name, "why": refusal.text})
             await _abort(context, refusal)
@@ -159,7 +170,9 @@ class DevicePluginService:
             if self._mode() is Mode.WARN:
                 log.warning("would refuse an allocation", extra={"why": text})
         if self._admit is not None and not (decision := self._admit(indices)).allowed:
-            raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, decision.message)
+            # Kubelet gives devices of a pod to the next one as soon as that has ended, and may be quicker than our look.
+            stale = bool(indices & self._holdings.indices)
+            raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, decision.message, stale=stale)
         if held := indices & self._holdings.indices:
             # Some kubelets gave one id to several pods (kubernetes #137534); refusing would fail a pod for their fault.
             log.warning("kubelet allocated devices that are in use", extra={"devices": len(held)})
