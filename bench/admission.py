@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from bench.account_of import SANDBOXES, Keeper, filled
+from bench.account_of import SANDBOXES, Fleet
 from bench.model import Row, Samples, Scale, ratio_of, spread
 from kata_node_agent.api.server import SOCKET_NAME, ApiServer
 from kata_node_agent.pb import agent_pb2 as pb
 from kata_node_agent.pb import agent_pb2_grpc
 from kata_node_agent.sockets import unix_target
+from tests.api.keeper import TestKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,10 +30,10 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
     count = scale.count(3000, 300)
     # As the run directory is: a tmpfs.
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kna-") as ledger:
-        keeper = Keeper(filled(Path(ledger), SANDBOXES))
-        server = ApiServer(folder, pb.Status, dict, _nothing, keeper)
+        fleet = Fleet(Path(ledger))
+        server = ApiServer(folder, pb.Status, dict, _nothing, TestKeeper(fleet))
         await server.start()
-        sweeping = asyncio.create_task(_sweep(keeper))
+        sweeping = asyncio.create_task(_sweep(fleet))
         try:
             async with grpc.aio.insecure_channel(unix_target(folder / SOCKET_NAME)) as channel:
                 stub: Any = agent_pb2_grpc.NodeAgentStub(channel)
@@ -41,7 +42,7 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await server.stop()
-            keeper.account.close()
+            fleet.account.close()
     return [_row(ours, floor)]
 
 
@@ -49,10 +50,11 @@ async def _nothing() -> pb.Node:
     return pb.Node()
 
 
-async def _sweep(keeper: Keeper) -> None:
+async def _sweep(fleet: Fleet) -> None:
     """What the daemon does meanwhile: looks at all VMs and at the memory."""
     while True:
-        keeper.look()
+        fleet.change(SANDBOXES // 20)
+        fleet.look()
         await asyncio.sleep(_SWEEP_SECONDS)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,11 @@ ONE = Need(2 * GIB, 60 * MIB)
 # Kubelet tells the scheduler of a change with its status, every ten seconds.
 STATUS_SECONDS = 10.0
 BOOT_SECONDS = 4.0
+# The agent is killed, kubelet and the container runtime are restarted; now and then at the same time.
+AGENT_SECONDS, KUBELET_SECONDS, RUNTIME_SECONDS = 1800, 5400, 7200
+KUBELET_DOWN_SECONDS, RUNTIME_DOWN_SECONDS = 30.0, 20.0
+# Budgets rise so late; slots that turn sooner, and by themselves, swing.
+RISE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -63,8 +69,12 @@ class Tally:
     over_budget: int = 0
     below_in_use: int = 0
     turns: int = 0
+    swings: int = 0
     restarts: int = 0
     lost: int = 0
+    unasked: int = 0
+    # The longest time for which pods waited on a node on which nothing ran, in seconds.
+    stuck: float = 0.0
 
 
 class Day:
@@ -84,6 +94,10 @@ class Day:
         self.burst = 0
         self.shown = self.told = 0
         self.last_turn = 0
+        self.turned: deque[float] = deque(maxlen=3)
+        # What pods did; a turn of the slots without any is the neighbours' or our own.
+        self.steps = self.steps_at_turn = 0
+        self.kubelet_back = self.runtime_back = self.waits = 0.0
         self.tally = Tally()
         self.lines: dict[str, list[tuple[float, float]]] = {
             name: [] for name in ("budget", "promised", "resident", "slots", "in use", "pending")
@@ -135,7 +149,7 @@ class Day:
             for pod in self.pods.values()
             if pod.booted is not None
         }
-        self.account.observe(vms, self.now - 0.1)
+        self.account.observe(vms, self.now)
         others = self.neighbours(hour)
         used = sum(vm.resident_bytes for vm in vms.values()) + sum(o.held_bytes or 0 for o in others.values())
         # Page cache is available all the same, but for what is being written back.
@@ -159,9 +173,15 @@ class Day:
         if healthy < plan.used:
             self.tally.below_in_use += 1
         turn = (healthy > self.shown) - (healthy < self.shown)
-        if turn and self.last_turn and turn != self.last_turn:
-            self.tally.turns += 1
-        self.last_turn = turn or self.last_turn
+        if turn:
+            if self.last_turn and turn != self.last_turn:
+                self.tally.turns += 1
+                # Once down and up again is one neighbour that comes and another that went before; a third time is a swing.
+                if self.steps != self.steps_at_turn:
+                    self.turned.clear()
+                self.turned.append(self.now)
+                self.tally.swings += len(self.turned) == 3 and self.now - self.turned[0] < RISE_SECONDS
+            self.last_turn, self.steps_at_turn = turn, self.steps
         self.shown, self.plan = healthy, plan
         if self.now % STATUS_SECONDS < STEP:
             self.told = healthy
@@ -175,6 +195,20 @@ class Day:
 
     def schedule(self) -> None:
         """Places what the scheduler believes to fit, oldest first; then the runtime asks."""
+        if self.now >= self.kubelet_back:
+            self.place()
+        if self.now >= self.runtime_back:
+            for pod in list(self.pods.values()):
+                if pod.booted is None and self.now - pod.refused_at > 15:
+                    self.ask(pod)
+        elif self.now + STEP >= self.runtime_back:
+            self.runtime_returns()
+        waits = self.pending and not any(pod.booted is not None for pod in self.pods.values())
+        self.waits = self.waits + STEP if waits else 0.0
+        self.tally.stuck = max(self.tally.stuck, self.waits)
+
+    def place(self) -> None:
+        """Kubelet admits what it was given, and says what pods hold."""
         held = {pod.device for pod in self.pods.values()}
         while self.pending and len(self.pods) < self.told:
             free = [index for index in self.plan.healthy_indices if index not in held]
@@ -186,15 +220,24 @@ class Day:
                 self.tally.refused_at_allocate += 1
                 self.pending.append(pod)
                 break
+            self.steps += 1
             pod.device = free[0]
             held.add(pod.device)
             self.pods[pod.name] = pod
         self.account.hold_devices(
             {pod.device: f"day/{pod.name}" for pod in self.pods.values() if pod.device is not None}
         )
-        for pod in list(self.pods.values()):
-            if pod.booted is None and self.now - pod.refused_at > 15:
-                self.ask(pod)
+
+    def runtime_returns(self) -> None:
+        """It has forgotten to ask about a pod that it made just before, and to tell of ends; then it tells what there is."""
+        waiting = [pod for pod in self.pods.values() if pod.booted is None]
+        for pod in waiting[:1]:
+            self.tally.unasked += 1
+            self.boot(pod)
+        claims = [
+            Claim(name, pod.vm_bytes, name, f"day/{name}") for name, pod in self.pods.items() if pod.booted
+        ]
+        self.account.synchronize(claims)
 
     def ask(self, pod: Pod) -> None:
         """RunPodSandbox: kubelet tries again after a refusal."""
@@ -206,6 +249,11 @@ class Day:
         room, held = self.account.room, self.account.book.committed_to_sandboxes
         if any(held.get(term, 0) > budget for term, budget in room.budget.items()):
             self.tally.over_budget += 1
+        self.boot(pod)
+
+    def boot(self, pod: Pod) -> None:
+        """It has a VM from now on."""
+        self.steps += 1
         pod.booted = self.now + BOOT_SECONDS
         pod.until += pod.booted
         self.tally.placed += 1
@@ -214,7 +262,9 @@ class Day:
     def end(self) -> None:
         """Pods whose time has come."""
         for pod in [p for p in self.pods.values() if p.booted is not None and p.until <= self.now]:
-            self.account.release(pod.name)
+            if self.now >= self.runtime_back:
+                self.account.release(pod.name)
+            self.steps += 1
             del self.pods[pod.name]
             self.tally.ended += 1
 
@@ -227,6 +277,16 @@ class Day:
         self.tally.restarts += 1
         self.tally.lost += len(before.keys() - self.account.book.admissions.keys())
 
+    def fail(self, passed: float, hour: float) -> None:
+        """Restarts of everything, each in its own time."""
+        if passed % KUBELET_SECONDS < STEP:
+            self.kubelet_back = self.now + KUBELET_DOWN_SECONDS
+        if passed % RUNTIME_SECONDS < STEP:
+            self.runtime_back = self.now + RUNTIME_DOWN_SECONDS
+        if passed % AGENT_SECONDS < STEP:
+            self.restart()
+            self.look(hour)
+
     def run(self, seconds: float = DAY) -> None:
         """From midnight on."""
         begin = self.now
@@ -237,9 +297,8 @@ class Day:
             self.look(hour)
             self.show(hour)
             self.schedule()
-            if passed % 1800 < STEP and passed:
-                self.restart()
-                self.look(hour)
+            if passed:
+                self.fail(passed, hour)
             self.now += STEP
         self.account.close()
 
@@ -279,7 +338,10 @@ def main() -> None:
         f"refused at Allocate {tally.refused_at_allocate}, by the runtime's question {tally.refused_at_runtime}"
     )
     print(f"over budget {tally.over_budget}, fewer healthy than in use {tally.below_in_use}")
-    print(f"{tally.restarts} restarts, {tally.lost} admissions lost; {tally.turns} turns of the slots")
+    print(
+        f"{tally.restarts} restarts of the agent, {tally.lost} admissions lost; {tally.unasked} VMs that nobody asked for"
+    )
+    print(f"{tally.turns} turns of the slots, {tally.swings} of them by themselves within a minute")
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(picture(found))
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.account_of import PODS, SANDBOXES, Keeper, filled
+from bench.account_of import PODS, SANDBOXES, Fleet
 from bench.model import Row, Samples, Scale, ratio_of, spread
 
 _FIGURE_MS = 5.0
@@ -17,26 +17,27 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
     del folder
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kna-") as ledger:
-        keeper = Keeper(filled(Path(ledger), SANDBOXES))
+        fleet = Fleet(Path(ledger))
         for id_, changed in (("free", SANDBOXES // 20), ("free-all", SANDBOXES)):
-            rows.append(_row(id_, changed, *_time(keeper, changed, scale.count(500, 50))))
-        keeper.account.close()
+            rows.append(_row(id_, changed, *_time(fleet, changed, scale.count(500, 50))))
+        fleet.account.close()
     return rows
 
 
-def _time(keeper: Keeper, changed: int, count: int) -> tuple[Samples, Samples]:
+def _time(fleet: Fleet, changed: int, count: int) -> tuple[Samples, Samples]:
     ours: list[float] = []
     floor: list[float] = []
     for _ in range(count):
-        vms, node = keeper.facts(changed)
+        fleet.change(changed)
+        account = fleet.account
         begin = time.perf_counter_ns()
-        keeper.take(vms, node)
-        fits = keeper.account.room.count(keeper.account.cost_of_one.by_term)
+        fleet.look()
+        fits = account.room.count(account.cost_of_one.by_term)
         ours.append((time.perf_counter_ns() - begin) / 1e6)
         assert fits > 0
         begin = time.perf_counter_ns()
-        sum(vm.vm_bytes for vm in vms.values())
-        sum(pod.claims_bytes for pod in (node.others or {}).values())
+        sum(vm.vm_bytes for vm in fleet.running.values())
+        sum(pod.claims_bytes for pod in fleet.others.values())
         floor.append((time.perf_counter_ns() - begin) / 1e6)
     return Samples.of(ours), Samples.of(floor)
 

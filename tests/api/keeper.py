@@ -1,4 +1,4 @@
-"""The account behind an API server of a test: the real one, on a file of the test's own, with a room that the test sets."""
+"""The account behind an API server of a test or a measurement: the real one, on a file of its own, with a room that is set."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from kata_node_agent.ledger.decide import Block
 from tests.ledger.support import ONE, OVERHEAD, World
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kata_node_agent.capacity.devices import Limit
     from kata_node_agent.capacity.free import Need
     from kata_node_agent.ledger.account import Account
@@ -23,8 +21,8 @@ class TestKeeper:
 
     __test__ = False
 
-    def __init__(self, folder: Path, allocatable_bytes: int = 5 << 30) -> None:
-        self.world = World(folder, allocatable_bytes=allocatable_bytes)
+    def __init__(self, world: World) -> None:
+        self.world = world
 
     @property
     def account(self) -> Account:
@@ -42,7 +40,7 @@ class TestKeeper:
         return self.account.admit(claim)
 
     async def extend(self, claim: Claim) -> Decision:
-        return self.account.admit(claim)
+        return self.account.admit(claim, extends=True)
 
     async def release(self, sandbox: str) -> None:
         self.account.release(sandbox)

@@ -18,6 +18,7 @@ from kata_node_agent.pb import agent_pb2_grpc
 from kata_node_agent.sandboxes.document import as_document
 from kata_node_agent.sandboxes.model import Unbelieved
 from tests.api.keeper import TestKeeper
+from tests.ledger.support import World
 from tests.sandboxes.support import MIB, sandbox
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ async def served(folder: Path, seen: Followed | None) -> AsyncIterator[Any]:
     async def node() -> pb.Node:
         return pb.Node()
 
-    keeper = TestKeeper(folder)
+    keeper = TestKeeper(World(folder))
     server = ApiServer(folder, pb.Status, dict, node, keeper, sandboxes=seen)
     await server.start()
     try:

@@ -15,6 +15,7 @@ from kata_node_agent.api.server import ApiServer
 from kata_node_agent.errors import BusyError, HostError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
 from tests.api.keeper import TestKeeper
+from tests.ledger.support import GIB, World
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -30,7 +31,7 @@ class Api:
         # Not beside the socket: the tests look at what is left there.
         ledger = Path(tempfile.mkdtemp(prefix="kna-"))
         weakref.finalize(self, shutil.rmtree, ledger, ignore_errors=True)
-        self.keeper = TestKeeper(ledger)
+        self.keeper = TestKeeper(World(ledger, allocatable_bytes=5 * GIB))
         self.server = ApiServer(folder, lambda: status, lambda: self.serving, self.node, self.keeper)
 
     async def node(self) -> agent_pb2.Node:

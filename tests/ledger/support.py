@@ -60,8 +60,11 @@ class World:
         """One sweep and one reading of the memory."""
         began, self.now = self.now, self.now + 0.01
         self.account.observe(self.running, began)
-        node = NodeMemory(self.allocatable_bytes, others=self.others)
-        self.account.take_memory(node, share=1.0, margin_bytes=0, rise_seconds=60)
+        self.account.take_memory(self.memory(), share=1.0, margin_bytes=0, rise_seconds=60)
+
+    def memory(self) -> NodeMemory:
+        """The node's, as it is now."""
+        return NodeMemory(self.allocatable_bytes, others=self.others)
 
     def run(self, sandbox: str, vm_bytes: int = 2 * GIB, **more: object) -> None:
         """A VM runs from now on."""
