@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daemon.support import Node
+from tests.publish.certificates import Authority
 from tests.publish.test_metrics import free_address
 
 if TYPE_CHECKING:
@@ -116,3 +117,33 @@ def test_a_port_that_is_taken_is_a_problem_and_tried_again(short_dir: Path) -> N
             agent.wait_for("serving metrics")
             assert "SocketUnusable" not in reasons(node)
             assert "kata_node_agent_info" in over_tcp(address)
+
+
+def test_a_certificate_that_is_missing_is_a_problem_until_it_is_there(short_dir: Path) -> None:
+    node, address = Node(short_dir), free_address()
+    certificate, key = Authority(short_dir / "ca").sign("node")
+    wanted = short_dir / "tls.crt"
+    settings = f'[metrics]\ntcp_address = "{address}"\ntls_key = "{key}"\n'
+    node.config.write_text(f'{settings}tls_cert = "{wanted}"\n')
+    with node.agent() as agent:
+        agent.wait_for("serving socket")
+        (problem,) = [p for p in node.status()["problems"] if p["reason"] == "CertificateUnusable"]
+        assert f"{wanted}: No such file or directory" in problem["message"]
+        assert "kata_node_agent_info" in over_unix(node.run_dir / "metrics.sock"), "the rest is served"
+        shutil.copy(certificate, wanted)
+        agent.wait_for("serving metrics")
+        assert "CertificateUnusable" not in reasons(node)
+        # What cannot be used leaves the listener that is there.
+        node.config.write_text(f'{settings}tls_cert = "{short_dir / "none"}"\n')
+        agent.reload()
+        until(lambda: "CertificateUnusable" in reasons(node))
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10):
+            pass
+
+
+def test_a_key_without_a_certificate_is_no_configuration(short_dir: Path) -> None:
+    node = Node(short_dir)
+    node.config.write_text('[metrics]\ntls_key = "/k"\n')
+    with node.agent() as agent:
+        assert agent.process.wait(timeout=20) == 2
+        assert "only one of them is set" in agent.text
