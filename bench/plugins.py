@@ -41,8 +41,8 @@ max_slots = {devices}
 [kubelet]
 pod_resources_socket = "{folder}/pod-resources/kubelet.sock"
 [sandbox]
-vm_memory = "1Mi"
-host_overhead = "0"
+vm_memory = "{vm_memory}"
+host_overhead = "{overhead}"
 [eligibility]
 profile = "upstream"
 waive = [{waived}]
@@ -141,16 +141,26 @@ async def kubelet_in(folder: Path) -> AsyncIterator[StampedKubelet]:
         yield kubelet
 
 
-def agent(folder: Path, devices: int, *, everything: bool = False) -> Child:
+def agent(
+    folder: Path,
+    devices: int,
+    *,
+    everything: bool = False,
+    vm_memory: str = "1Mi",
+    overhead: str = "0",
+    more: str = "",
+) -> Child:
     """Starts `kata-node-agent run` for the kubelet in a folder; its plugin path alone, or everything that a node gets.
 
     Where the node cannot run VMs (no /dev/kvm for us), all checks are made as ever, but the devices are healthy.
     """
     config = folder / "config.toml"
     waived = ", ".join(f'"{name}"' for name in sorted(PROFILES["upstream"]))
-    config.write_text(
-        _CONFIG.format(folder=folder, devices=devices, waived=waived, events=str(everything).lower())
+    events = str(everything).lower()
+    text = _CONFIG.format(
+        folder=folder, devices=devices, waived=waived, events=events, vm_memory=vm_memory, overhead=overhead
     )
+    config.write_text(text + more)
     command = agent_command(
         "run", "--config", config, "--run-dir", folder / "run", "--state-dir", folder / "state"
     )

@@ -46,6 +46,8 @@ ROWS = [
     "nri-answer-busy",
     "nri-restart",
     "nri-budget",
+    "hotplug-seen",
+    "hotplug-devices",
     *(f"sandboxes-{name}" for name in ("sweep", "minute", "core", "hotplug", "linear", "memory")),
     "probes",
     "guest",
