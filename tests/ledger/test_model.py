@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kata_node_agent.capacity.devices import Limit, plan_devices
 from kata_node_agent.capacity.free import ALLOCATABLE, OtherPod
 from kata_node_agent.config.schema import Mode
 from tests.ledger.support import GIB, GRACE, MIB, ONE, OVERHEAD, World, claim
@@ -184,6 +185,26 @@ class Ledger(RuleBasedStateMachine):
         held = set(self.pods.values())
         assert set(book.running) == counted
         assert book.without_device == sum(f"default/{name}" not in held for name in counted)
+
+    @invariant()
+    def no_number_that_is_shown_falls_below_what_is_in_use(self) -> None:
+        book, fits = self.world.account.book, self.world.account.room.count(ONE.by_term)
+        # By default, and where pods ask for devices in containers only.
+        for without_device in (book.without_device, 0):
+            for blocked in (None, Limit("draining", "")):
+                shown = plan_devices(
+                    by_size=ALLOCATABLE_BYTES // ONE.total_bytes,
+                    fits=fits,
+                    limit=Limit("memory", ""),
+                    max_slots=5,
+                    in_use=book.devices.keys(),
+                    without_device=without_device,
+                    blocked=blocked,
+                )
+                healthy = shown.healthy_indices
+                assert len(set(healthy)) == len(healthy) >= shown.used == len(book.devices) + without_device
+                assert set(book.devices) <= set(healthy) <= set(shown.indices)
+                assert len(healthy) - shown.used <= (0 if blocked else fits)
 
     @invariant()
     def the_room_is_the_budget_less_the_sums(self) -> None:

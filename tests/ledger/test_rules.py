@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kata_node_agent.capacity.free import OtherPod
 from kata_node_agent.ledger.book import Origin
 from tests.ledger.support import GIB, GRACE, ONE, World, claim
 
@@ -161,3 +162,41 @@ def test_drain_and_mode_outlive_the_agent(world: World) -> None:
     world.account.set("drain", "")
     world.restart()
     assert world.account.setting("drain") == ""
+
+
+def test_a_pod_whose_vm_is_waited_for_in_vain_claims_as_others_do(world: World) -> None:
+    """Its VM is elsewhere, or of a kind that is not seen: what kubelet gave to it is gone all the same."""
+    world.others["uid-a"] = OtherPod(3 * GIB, GIB)
+    world.account.admit(claim("a"))
+    world.account.confirm("a")
+    world.look()
+    assert world.free == 20 * GIB - ONE.total_bytes
+    wait(world)
+    world.look()
+    assert world.free == 20 * GIB - 3 * GIB
+    # A sandbox that has stopped, and that the runtime names: no VM, and its pod is an other one.
+    world.others["uid-b"] = OtherPod(GIB, 0)
+    world.account.synchronize([claim("a"), claim("b")])
+    world.look()
+    assert world.free == 20 * GIB - 4 * GIB
+    world.run("a", pod_uid="uid-a")
+    world.look()
+    assert world.free == 20 * GIB - GIB - ONE.total_bytes
+
+
+def test_what_vms_become_is_kept_from_when_they_are_seen(world: World) -> None:
+    world.run("a", 2 * GIB, forecast_bytes=6 * GIB)
+    world.look()
+    assert world.free == 20 * GIB - 6 * GIB - ONE.overhead_bytes
+    # It has grown beyond: that counts.
+    world.run("a", 7 * GIB, forecast_bytes=6 * GIB)
+    world.look()
+    assert world.free == 20 * GIB - 7 * GIB - ONE.overhead_bytes
+    assert not world.account.admit(claim("b", 14 * GIB)).allowed
+
+
+def test_a_larger_forecast_takes_nothing_from_what_was_admitted(world: World) -> None:
+    world.account.admit(claim("a", 8 * GIB))
+    world.run("a", 2 * GIB, forecast_bytes=6 * GIB)
+    world.look()
+    assert world.free == 20 * GIB - 8 * GIB - ONE.overhead_bytes

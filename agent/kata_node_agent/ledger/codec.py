@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.capacity.free import Backing
@@ -25,6 +26,11 @@ _DEFAULTS = {
     for field in dataclasses.fields(Admission)
     if field.default is not dataclasses.MISSING
 }
+_FIELDS = tuple(field.name for field in dataclasses.fields(Admission))
+_ABSENT = tuple(_DEFAULTS.get(name, dataclasses.MISSING) for name in _FIELDS)
+_values = attrgetter(*_FIELDS)
+_DECIDED = tuple(field.name for field in dataclasses.fields(Decision))
+_decided = attrgetter(*_DECIDED)
 
 
 def admission_key(sandbox: str) -> str:
@@ -40,9 +46,9 @@ def device_key(index: int) -> str:
 def encode_admission(admission: Admission) -> Body:
     """All of its fields that say something."""
     return {
-        field.name: value
-        for field in dataclasses.fields(Admission)
-        if (value := getattr(admission, field.name)) != _DEFAULTS.get(field.name, dataclasses.MISSING)
+        name: value
+        for name, value, default in zip(_FIELDS, _values(admission), _ABSENT, strict=True)
+        if value != default
     }
 
 
@@ -100,7 +106,7 @@ def encode_note(note: Note, unix_seconds: float) -> Body:
         "what": note.what,
         "sandbox": note.sandbox,
         "pod": note.pod,
-        **{field.name: getattr(note.decision, field.name) for field in dataclasses.fields(Decision)},
+        **dict(zip(_DECIDED, _decided(note.decision), strict=True)),
     }
 
 

@@ -85,7 +85,9 @@ def admit(
     if not decision.allowed:
         return decision, Change(notes=(note,))
     let_through = decision.would_refuse or (known is not None and known.origin is Origin.LET_THROUGH)
-    new = replace(new, origin=Origin.LET_THROUGH if let_through else Origin.ADMITTED)
+    origin = Origin.LET_THROUGH if let_through else Origin.ADMITTED
+    if new.origin is not origin:
+        new = replace(new, origin=origin)
     return decision, Change(put=(new,), notes=(note,))
 
 

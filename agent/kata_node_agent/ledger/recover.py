@@ -160,6 +160,10 @@ def _kind_of(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+# Made once: for each text of its own that is a fifth of what it takes.
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
 def _number(connection: sqlite3.Connection, pragma: str) -> int:
     (value,) = connection.execute(f"PRAGMA {pragma}").fetchone()
     return int(value)
@@ -167,7 +171,7 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 def text_of(body: Body) -> str:
     """A body as it is stored."""
-    return json.dumps(body, separators=(",", ":"), sort_keys=True)
+    return _encode(body)
 
 
 def crc_of(key: str, text: str) -> int:
