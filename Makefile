@@ -48,7 +48,7 @@ completion: $(VENV)/.ready ## Write the completion of bash, zsh and fish into bu
 	$(BIN)/python -m tools.completion build/completion
 
 dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/, with manual and completion
-	rm -rf generated dist/*.whl dist/*.tar.gz
+	rm -rf generated dist/*.whl dist/*.tar.gz dist/*.rpm
 	$(BIN)/python -m tools.manual generated/man
 	$(BIN)/python -m tools.completion generated/completion
 	$(BIN)/pip install --quiet --disable-pip-version-check build
@@ -58,13 +58,14 @@ dist: $(VENV)/.ready ## Build the sdist and the wheel into dist/, with manual an
 PACKAGED_PYTHON ?= /usr/bin/python3
 TREE := build/tree
 
-tree: dist ## Make the tree of the self-contained packages in build/tree (needs python3-dev and binutils)
+tree: dist ## Make the tree of the self-contained packages in build/tree (needs python3-dev, checkpolicy, semodule-utils)
 	$(PACKAGED_PYTHON) packages/tree.py --wheel dist/*.whl $(TREE)
 
 rpm: tree ## Build the RPM, which needs nothing on its host, into dist/ (needs rpm)
 	$(PACKAGED_PYTHON) packages/rpm.py $(TREE) dist
 
-package-test: rpm ## Try the RPM in an empty tree, and the image in podman (as root)
+package-test: $(VENV)/.ready ## Try what `make rpm` made: the RPM in an empty tree, the image in podman (as root)
+	@ls dist/*.rpm >/dev/null 2>&1 || { echo "there is no RPM in dist/: run make rpm first"; exit 1; }
 	PACKAGE_RPM=$$(ls dist/*.rpm) PACKAGE_TREE=$(TREE) $(BIN)/pytest tests/packages
 
 image: tree ## Build the container image, which is the same tree and nothing else (needs podman)

@@ -66,6 +66,7 @@ def data_files() -> list[tuple[str, list[str]]]:
         "generated/completion/fish/*": "fish/vendor_completions.d",
         "systemd/*.*": "kata-node-agent/systemd",
         "systemd/*/*": "kata-node-agent/systemd/{parent}",
+        "packages/selinux/*": "kata-node-agent/selinux",
         "deploy/*/*": "kata-node-agent/{parent}",
         "*.md": "doc/kata-node-agent",
         "docs/*.md": "doc/kata-node-agent/docs",

@@ -227,3 +227,31 @@ def test_nothing_is_changed_by_use_and_nothing_of_it_stays(package: Path, tmp_pa
     assert left == {"etc/kata-node-agent/config.toml.rpmsave"}
     assert before > left - {"etc/kata-node-agent/config.toml.rpmsave"}
     assert not (root / HOME[1:]).exists()
+
+
+def test_selinux_module_loads_where_types_of_containers_are_missing(installed: Installed) -> None:
+    module = installed.root / "usr/share/kata-node-agent/selinux/kata_node_agent.pp"
+    cil = subprocess.run(
+        ["/usr/libexec/selinux/hll/pp", str(module)], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert re.findall(r"^\(typeattributeset cil_gen_require (\w+)\)", cil, re.MULTILINE) == ["domain"]
+    rules = [line for line in cil.splitlines() if "(allow " in line]
+    assert rules
+    assert [line for line in rules if not line.startswith("    ")] == []  # each in an optional block
+
+
+def test_selinux_module_knows_each_file_that_is_run_and_each_folder_of_ours(installed: Installed) -> None:
+    contexts = installed.root / "usr/share/kata-node-agent/selinux/kata_node_agent.fc"
+
+    def label(path: str) -> str:
+        command = ["selabel_lookup", "-b", "file", "-f", str(contexts), "-k", path, "-t", "8"]  # 8: a file
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.split(":")[3]
+
+    assert label(AGENT) == "bin_t"
+    for library in sorted(Path(installed.root, HOME[1:], "lib").iterdir()):
+        expected = "ld_so_t" if library.name.startswith("ld-") else "lib_t"
+        assert label(f"{HOME}/lib/{library.name}") == expected
+    for path in ("/run/kata-node-agent/agent.sock", "/var/lib/kata-node-agent/history"):
+        assert label(path) == "container_file_t"

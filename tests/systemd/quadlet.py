@@ -17,7 +17,7 @@ OPTIONS = {
     "Volume": "--volume",
 }
 SWITCHES = {"ReadOnly": "--read-only", "NoNewPrivileges": "--security-opt=no-new-privileges"}
-OTHERS = {"Image", "Exec", "Notify", "PodmanArgs", "SecurityLabelType"}
+OTHERS = {"Image", "Exec", "Notify", "PodmanArgs", "SecurityLabelType", "SecurityLabelLevel"}
 KEYS_OF_4_4 = {*OPTIONS, *SWITCHES, *OTHERS} | {
     "AddDevice",
     "Annotation",
@@ -34,7 +34,6 @@ KEYS_OF_4_4 = {*OPTIONS, *SWITCHES, *OTHERS} | {
     "SeccompProfile",
     "SecurityLabelDisable",
     "SecurityLabelFileType",
-    "SecurityLabelLevel",
     "Timezone",
     "User",
     "VolatileTmp",
