@@ -35,6 +35,7 @@ _SETTLE_SECONDS = 3.0
 _MAX_FOLDER_LENGTH = 30
 # With the settings below a VM costs nothing worth mentioning: the node is full at `max_slots`, wherever this runs.
 _CONFIG = """\
+mode = "{mode}"
 [device_plugin]
 directory = "{folder}/device-plugins"
 max_slots = {devices}
@@ -53,6 +54,8 @@ publish = false
 [events]
 kernel = {events}
 """
+
+_SETTINGS = {"mode": "enforce", "vm_memory": "1Mi", "overhead": "0"}
 
 
 @contextmanager
@@ -141,26 +144,16 @@ async def kubelet_in(folder: Path) -> AsyncIterator[StampedKubelet]:
         yield kubelet
 
 
-def agent(
-    folder: Path,
-    devices: int,
-    *,
-    everything: bool = False,
-    vm_memory: str = "1Mi",
-    overhead: str = "0",
-    more: str = "",
-) -> Child:
+def agent(folder: Path, devices: int, *, everything: bool = False, more: str = "", **settings: str) -> Child:
     """Starts `kata-node-agent run` for the kubelet in a folder; its plugin path alone, or everything that a node gets.
 
-    Where the node cannot run VMs (no /dev/kvm for us), all checks are made as ever, but the devices are healthy.
+    Where the node cannot run VMs (no /dev/kvm for us), all checks are made as ever, but the devices are healthy. `settings`
+    are others than `_SETTINGS`, `more` is added to the configuration.
     """
     config = folder / "config.toml"
     waived = ", ".join(f'"{name}"' for name in sorted(PROFILES["upstream"]))
-    events = str(everything).lower()
-    text = _CONFIG.format(
-        folder=folder, devices=devices, waived=waived, events=events, vm_memory=vm_memory, overhead=overhead
-    )
-    config.write_text(text + more)
+    places = {"folder": folder, "devices": devices, "waived": waived, "events": str(everything).lower()}
+    config.write_text(_CONFIG.format(**places, **(_SETTINGS | settings)) + more)
     command = agent_command(
         "run", "--config", config, "--run-dir", folder / "run", "--state-dir", folder / "state"
     )

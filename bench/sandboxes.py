@@ -40,7 +40,7 @@ _PSUTIL_RATIO = 3.0
 _HOTPLUG_FIGURE_SECONDS = 1.0
 _CORE_FIGURE_PERCENT = 5.0  # 1 % for each 100
 _LINEAR_RATIO = 1.5
-_KIND = "no processes of this kind can be made here"
+CANNOT = "no processes of this kind can be made here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class Fleet:
 async def measure(scale: Scale, folder: Path) -> list[Row]:
     """Rows for a sweep, a minute, hotplug, scale and memory."""
     program = folder / "stand_in"
-    if os.geteuid() != 0 or not _compile(program):
+    if os.geteuid() != 0 or not compile_stand_in(program):
         return [_cannot(name) for name in ("sweep", "minute", "core", "hotplug", "linear", "memory")]
     rows: list[Row] = []
-    with _fleet(program, scale.count(_SANDBOXES, 100)) as fleet:
+    with standing_in(program, scale.count(_SANDBOXES, 100)) as fleet:
         watcher, memory = _weigh(fleet)
         rows.append(_sweep(scale, fleet, watcher))
         rows += _minute(scale, fleet, watcher)
@@ -78,7 +78,8 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
     return [*rows, _linear(scale, program), memory]
 
 
-def _compile(program: Path) -> bool:
+def compile_stand_in(program: Path) -> bool:
+    """Makes the program that stands in for sandboxes' processes; whether it could be made."""
     compiler = shutil.which("cc")
     source = PROGRAMS / "stand_in.c"
     if compiler is None:
@@ -87,7 +88,8 @@ def _compile(program: Path) -> bool:
 
 
 @contextmanager
-def _fleet(program: Path, count: int, template_mib: int = _TEMPLATE_MIB) -> Iterator[Fleet]:
+def standing_in(program: Path, count: int, template_mib: int = _TEMPLATE_MIB) -> Iterator[Fleet]:
+    """So many sandboxes for the length of a block."""
     child = subprocess.Popen(
         [program, str(count), *map(str, (_GUEST_MIB, _TOUCHED_MIB, template_mib))],
         stdin=subprocess.PIPE,
@@ -282,7 +284,7 @@ def _linear(scale: Scale, program: Path) -> Row:
     found: dict[int, Samples] = {}
     for count in scales:
         # At rest nobody walks through their pages: they need not have many.
-        with _fleet(program, count, 1):
+        with standing_in(program, count, 1):
             watcher = Watcher(HostRoot())
             watcher.sweep()
             found[count] = Samples.of([_cpu_ms(watcher.sweep) for _ in range(scale.count(20, 5))])
@@ -307,4 +309,4 @@ def _cpu_ms(work: Callable[[], object]) -> float:
 
 
 def _cannot(name: str) -> Row:
-    return Row(f"sandboxes-{name}", name, "–", _KIND, None, "–", None)
+    return Row(f"sandboxes-{name}", name, "–", CANNOT, None, "–", None)
