@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_node_agent.cli import options
+from kata_node_agent.cli.gates import gates, gates_line
 from kata_node_agent.cli.output import print_text
 from kata_node_agent.quantity import format_bytes
 from kata_node_agent.text import ago
@@ -72,6 +74,7 @@ def as_json(status: agent_pb2.Status) -> dict[str, object]:
             "socket": kubelet.socket,
         },
         "nri": nri_json(status.nri),
+        "gates": [asdict(gate) for gate in gates(status)],
         "memory": {field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields},
         "free_bytes": status.account.free_bytes,
         "committed_bytes": status.account.committed_bytes,
@@ -154,6 +157,7 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
         f"kubelet    {state}, {stream}, for {ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}"
     )
     lines.append(nri_line(status.nri, now))
+    lines.append(gates_line(status))
     lines.append(f"agent      {status.version}, pid {status.pid}, up {ago(status.started_unix_seconds, now)}")
     return "\n".join(lines)
 
