@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_node_agent.nri.events import Event
 from kata_node_agent.nri.frames import REQUEST, FrameReader
 from kata_node_agent.nri.mux import PLUGIN, MuxReader
-from kata_node_agent.pb import ttrpc_pb2
+from kata_node_agent.pb import nri_pb2, ttrpc_pb2
 
-# By `make conformance` with CONFORMANCE_RECORD: containerd 2.4.2, NRI 0.12.3.
-CONTAINERD = Path(__file__).with_name("containerd.nri")
+# By `make conformance` with CONFORMANCE_RECORD. NRI 0.12.3, 0.8.0, and 0.9.1 before its release.
+RECORDINGS = {
+    name: Path(__file__).with_name(f"{name}.nri") for name in ("containerd", "containerd-1.7", "cri-o")
+}
+CONTAINERD = RECORDINGS["containerd"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,14 @@ class Recorded:
 
     method: str
     payload: bytes
+
+    @property
+    def event(self) -> str:
+        """Its method, or that of the event which it tells in the older way."""
+        if self.method != "StateChange":
+            return self.method
+        number = nri_pb2.StateChangeEvent.FromString(self.payload).event
+        return "".join(word.capitalize() for word in Event(number).name.split("_"))
 
 
 def requests_in(data: bytes) -> list[Recorded]:

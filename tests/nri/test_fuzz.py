@@ -24,7 +24,7 @@ from kata_node_agent.nri.tally import Tally
 from kata_node_agent.pb import nri_pb2
 from tests.host.test_mutations import INPUTS, mutate
 from tests.nri.budget import Budget
-from tests.nri.recorded import CONTAINERD, requests_in
+from tests.nri.recorded import RECORDINGS, requests_in
 from tests.nri.runtime import container, pod
 from tests.nri.support import echo, request, sent
 
@@ -95,14 +95,15 @@ def test_a_damaged_conversation_ends_and_nothing_else_happens() -> None:
             theirs.close()
 
     async def run() -> None:
+        whole = [conversation(), *(recording.read_bytes() for recording in RECORDINGS.values())]
         for _ in range(max(1, INPUTS // _FRAMES)):
-            await one(mutate(chance.choice([conversation(), CONTAINERD.read_bytes()]), chance))
+            await one(mutate(chance.choice(whole), chance))
 
     asyncio.run(run())
 
 
 def messages() -> dict[str, list[bytes]]:
-    """For each method, messages of real shape: our own, and those recorded from containerd."""
+    """For each method, messages of real shape: our own, and those recorded from real runtimes."""
     one = pod(1, 1 << 30, overhead_bytes=1 << 28)
     one.annotations["io.katacontainers.config.hypervisor.default_memory"] = "4096"
     main = container(one, "main", 1 << 30)
@@ -129,8 +130,9 @@ def messages() -> dict[str, list[bytes]]:
         "Shutdown": nri_pb2.Empty(),
     }
     found = {method: [message.SerializeToString()] for method, message in shapes.items()}
-    for call in requests_in(CONTAINERD.read_bytes()):
-        found[call.method].append(call.payload)
+    for recording in RECORDINGS.values():
+        for call in requests_in(recording.read_bytes()):
+            found[call.method].append(call.payload)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the real containerd sent, as our side understands it."""
+"""What the real runtimes sent, as our side understands it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kata_node_agent.nri.sizing import size_with
 from kata_node_agent.nri.tally import Tally
 from kata_node_agent.pb import nri_pb2
 from tests.nri.budget import Budget
-from tests.nri.recorded import CONTAINERD, requests_in
+from tests.nri.recorded import CONTAINERD, RECORDINGS, requests_in
 
 MIB = 1 << 20
 
@@ -54,12 +54,39 @@ def test_a_container_comes_with_its_limit_and_a_resize_with_the_new_one(calls: d
     assert limits_of(whole.linux_resources).memory_bytes == 768 * MIB
 
 
-def test_the_whole_conversation_asks_the_account_what_it_should() -> None:
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_every_runtime_tells_of_the_pod_and_its_container(name: str) -> None:
+    told: dict[str, list[bytes]] = {}
+    for call in requests_in(RECORDINGS[name].read_bytes()):
+        told.setdefault(call.event, []).append(call.payload)
+    configure = nri_pb2.ConfigureRequest.FromString(told["Configure"][0])
+    # Only the newest knows more than these, and would have us out for asking.
+    assert events_for(configure.NRI_version).bit_length() == (12 if name == "containerd" else 11)
+    sandbox = sandbox_of(nri_pb2.PodRequest.FromString(pod_of(told["RunPodSandbox"][0], name)).pod)
+    assert (sandbox.handler, sandbox.limits.memory_bytes) == ("kata", 512 * MIB)
+    assert sandbox.overhead_bytes == 64 * MIB
+    container = container_of(nri_pb2.ContainerRequest.FromString(told["CreateContainer"][0]).container)
+    assert container.limits.memory_bytes == 256 * MIB
+    update = nri_pb2.UpdateContainerRequest.FromString(told["UpdateContainer"][0])
+    assert limits_of(update.linux_resources).memory_bytes == 512 * MIB
+    assert {"StopContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox"} <= told.keys()
+
+
+def pod_of(payload: bytes, name: str) -> bytes:
+    """The request as it would be with a method of its own."""
+    if name == "containerd":
+        return payload
+    pod = nri_pb2.StateChangeEvent.FromString(payload).pod
+    return nri_pb2.PodRequest(pod=pod).SerializeToString()
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_whole_conversation_asks_the_account_what_it_should(name: str) -> None:
     async def run() -> list[tuple[str, str]]:
         gate = Budget(100 << 30)
         size = size_with(VmSettings(default_memory_bytes=256 * MIB))
         plugin = Plugin(gate, lambda _: size, Tally(), allow_undecided=lambda: True)
-        for call in requests_in(CONTAINERD.read_bytes()):
+        for call in requests_in(RECORDINGS[name].read_bytes()):
             now = time.monotonic()
             await plugin.serve(Call(SERVICE, call.method, call.payload, now, now + 60))
         assert not gate.claims
@@ -68,4 +95,5 @@ def test_the_whole_conversation_asks_the_account_what_it_should() -> None:
 
     asked = [question for question, _ in asyncio.run(run())]
     # The container, and its resize within the pod's limits, confirm; the pod's resize extends.
-    assert asked == ["synchronize", "admit", "confirm", "confirm", "extend", "release", "release"]
+    resized = ["extend"] if name == "containerd" else []
+    assert asked == ["synchronize", "admit", "confirm", "confirm", *resized, "release", "release"]
