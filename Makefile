@@ -78,7 +78,7 @@ manifests: ## Make deploy/openshift/machineconfig.yaml anew from its source (nee
 	bin=$$(tests/conformance/tools/build) && $$bin/butane --strict --files-dir systemd/quadlet \
 		deploy/openshift/machineconfig.bu --output deploy/openshift/machineconfig.yaml
 
-conformance: $(VENV)/.ready ## Try the agent with the real kubelet and containerd (as root; needs Go, runc, busybox-static, etcd-server)
+conformance: $(VENV)/.ready ## Try the agent with the real kubelet, containerd and CRI-O (as root; README.md says what it needs)
 	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin $(BIN)/pytest tests/conformance
 
 clean: ## Remove what the other targets made

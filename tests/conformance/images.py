@@ -36,7 +36,12 @@ def _write(path: Path, name: str, layer: bytes) -> Path:
         {
             "architecture": _ARCHITECTURES[platform.machine()],
             "os": "linux",
-            "config": {"Cmd": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"]},
+            "config": {
+                "Cmd": ["/bin/sleep", "2147483647"],
+                "Env": ["PATH=/bin"],
+                # The first process of a container hears nothing else; CRI-O would wait for it.
+                "StopSignal": "SIGKILL",
+            },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
     ).encode()

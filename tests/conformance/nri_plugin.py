@@ -1,7 +1,7 @@
-"""Our plugin alone as a program: `python -m tests.conformance.nri_plugin SOCKET STATE BUDGET BUNDLES`.
+"""Our plugin alone as a program: `python -m tests.conformance.nri_plugin SOCKET STATE BUDGET SANDBOXES`.
 
-The account is a budget in a file, which is written before an answer is given and read at the start. A sandbox's bundle, a folder
-of containerd's, stands for its VM: what was admitted is free when that has gone, not before, and whether we were told or not.
+The account is a budget in a file, which is written before an answer is given and read at the start. A sandbox's folder, which
+the runtime makes and removes, stands for its VM: what was admitted is free when that has gone, not before, and whether we were told or not.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ VM = VmSettings(default_memory_bytes=256 * MIB)
 class FileBudget(Budget):
     """A budget that survives its process."""
 
-    def __init__(self, budget_bytes: int, state: Path, bundles: Path, tally: Tally) -> None:
+    def __init__(self, budget_bytes: int, state: Path, sandboxes: Path, tally: Tally) -> None:
         super().__init__(budget_bytes)
         self._state = state
-        self._bundles = bundles
+        self._sandboxes = sandboxes
         self._tally = tally
         self.most_bytes = 0
+        self.released: set[str] = set()
         self.client: Client | None = None
         if state.exists():
             saved = json.loads(state.read_text())
@@ -52,6 +53,7 @@ class FileBudget(Budget):
             "claims": [dataclasses.asdict(claim) for claim in self.claims.values()],
             "listed": [claim.sandbox for claim in self.listed],
             "confirmed": sorted(self.confirmed),
+            "released": sorted(self.released),
             "most_bytes": self.most_bytes,
             "decisions": {" ".join(key): count for key, count in self._tally.decisions.items()},
             "requests": dict(self._tally.requests),
@@ -81,11 +83,13 @@ class FileBudget(Budget):
         self.save()
 
     async def release(self, sandbox: str) -> None:
-        """Its memory is not free yet."""
+        """Noted; its memory is not free yet."""
+        self.released.add(sandbox)
+        self.save()
 
     def look(self) -> None:
         """Which VMs are there."""
-        self.claims = {key: claim for key, claim in self.claims.items() if (self._bundles / key).exists()}
+        self.claims = {key: claim for key, claim in self.claims.items() if (self._sandboxes / key).exists()}
         self.save()
 
     async def synchronize(self, claims: Collection[Claim]) -> None:
@@ -95,10 +99,10 @@ class FileBudget(Budget):
             self.claims.setdefault(claim.sandbox, claim)
 
 
-async def main(socket: Path, state: Path, budget_bytes: int, bundles: Path) -> None:
+async def main(socket: Path, state: Path, budget_bytes: int, sandboxes: Path) -> None:
     """Runs until killed."""
     tally = Tally()
-    gate = FileBudget(budget_bytes, state, bundles, tally)
+    gate = FileBudget(budget_bytes, state, sandboxes, tally)
     plugin = Plugin(
         gate,
         lambda handler: size_for(handler, {}, (), VM),

@@ -1,7 +1,4 @@
-"""A real containerd alone, with NRI, and pods by crictl as an administrator makes them: no kubelet.
-
-The handlers `kata` and `runc` are both run by runc: what differs is the name, which is all that a plugin sees before there is a VM.
-"""
+"""A real container runtime alone, with NRI, and pods by crictl as an administrator makes them: no kubelet."""
 
 from __future__ import annotations
 
@@ -15,42 +12,41 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from tests.conformance.images import BUSYBOX, PAUSE, write_images
+from tests.conformance.images import BUSYBOX, write_images
+from tests.conformance.runtimes import RUNC, Containerd, Place
 from tests.conformance.support import OwnCgroup, end_child, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tests.conformance.runtimes import Runtime
+
 MIB = 1 << 20
-_RUNTIME = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{}]\n  runtime_type = "io.containerd.runc.v2"\n'
 _HOST_NETWORK = {"namespace_options": {"network": 2}}
 
 
 class RealRuntime:
-    """containerd while it is entered; stopped and started by the test."""
+    """A container runtime while it is entered; stopped and started by the test."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(
+        self, folder: Path, programs: Path, runtime: Runtime | None = None, *, kata: str | Path = RUNC
+    ) -> None:
+        """`runtime` is the newest containerd unless given; `kata` runs the containers of the handler of that name."""
         self.folder = folder
-        self._bin = programs
+        self.runtime = runtime or Containerd()
+        self.place = Place(folder, programs, str(kata))
         self._cgroup = OwnCgroup()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._pods = 0
-        self.nri = folder / "nri.sock"
-        self._socket = folder / "containerd.sock"
 
     def __enter__(self) -> Self:
         (self.folder / "crictl.yaml").touch()
         self._cgroup.__enter__()
         try:
             self.start()
-            for image in write_images(self.folder):
-                subprocess.run(
-                    [self._bin / "ctr", "-a", self._socket, "-n", "k8s.io", "images", "import", image],
-                    check=True,
-                    capture_output=True,
-                )
+            self.runtime.load(self.place, write_images(self.folder))
         except BaseException:
-            print(self.log("containerd"))
+            print(self.log("runtime"))
             self.__exit__()
             raise
         return self
@@ -60,28 +56,26 @@ class RealRuntime:
             self.end(name)
         self._cgroup.__exit__()
 
-    def start(self) -> None:
-        """Starts containerd; its pods of before are still there."""
-        config = self.folder / "containerd.toml"
-        config.write_text(
-            f'version = 3\nroot = "{self.folder}/cd"\nstate = "{self.folder}/state"\n'
-            f'[grpc]\n  address = "{self._socket}"\n'
-            '[plugins."io.containerd.cri.v1.images"]\n  snapshotter = "native"\n'
-            f'[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "{PAUSE}"\n'
-            + "".join(_RUNTIME.format(name) for name in ("kata", "runc"))
-            # Where this test runs a process may not be allowed to lower its own score.
-            + '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
-            f'[plugins."io.containerd.nri.v1.nri"]\n  socket_path = "{self.nri}"\n'
-            f'  plugin_path = "{self.folder}/none"\n  plugin_config_path = "{self.folder}/none"\n'
-            '  [plugins."io.containerd.nri.v1.nri".default_validator]\n    enable = true\n'
-        )
-        self._socket.unlink(missing_ok=True)
-        self.spawn("containerd", ["unshare", "-m", self._bin / "containerd", "-c", config], in_cgroup=True)
-        wait_until(lambda: not self.cri("version")[0], "containerd answers")
+    @property
+    def nri(self) -> Path:
+        """Where it asks plugins."""
+        return self.place.nri
+
+    def start(self, *, wait: bool = True) -> None:
+        """Starts it; its pods of before are still there. Without waiting it may not answer yet."""
+        self.place.socket.unlink(missing_ok=True)
+        command = self.runtime.command(self.place)
+        self.spawn("runtime", ["unshare", "-m", *command], in_cgroup=True)
+        if wait:
+            self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        """Until crictl hears of it."""
+        wait_until(lambda: not self.cri("version")[0], f"{self.runtime.name} answers")
 
     def spawn(self, name: str, command: Sequence[object], *, in_cgroup: bool = False) -> None:
         """Starts a program; it ends with the runtime at the latest."""
-        environ = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"}
+        environ = {**os.environ, "PATH": f"{self.runtime.path(self.place)}:{os.environ['PATH']}"}
         with open(self.folder / f"{name}.log", "ab") as log:
             child = subprocess.Popen(
                 [str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ
@@ -112,9 +106,14 @@ class RealRuntime:
     def cri(self, *arguments: object) -> tuple[int, str]:
         """crictl: its exit code, and what it printed."""
         command = [
-            self._bin / "crictl",
+            self.place.programs / "crictl",
             *("--config", self.folder / "crictl.yaml"),
-            *("--runtime-endpoint", f"unix://{self._socket}", "--image-endpoint", f"unix://{self._socket}"),
+            *(
+                "--runtime-endpoint",
+                f"unix://{self.place.socket}",
+                "--image-endpoint",
+                f"unix://{self.place.socket}",
+            ),
             *("--timeout", "60s"),
             *arguments,
         ]
@@ -180,19 +179,22 @@ class RealRuntime:
         """UpdatePodSandboxResources, which crictl has not. Field numbers are the CRI's, k8s.io/cri-api v1."""
         limit = bytes([4 << 3]) + _varint(limit_bytes)
         request = _field(1, sandbox.encode()) + _field(3, limit)
-        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
+        with grpc.insecure_channel(f"unix:{self.place.socket}") as channel:
             call: Any = channel.unary_unary("/runtime.v1.RuntimeService/UpdatePodSandboxResources")
             call(request, timeout=30)
 
-    def groups_of(self, pod: Path) -> list[Path]:
-        """The memory cgroups of a pod's containers, its pause container's included."""
+    def groups_of(self, pod: Path) -> dict[str, Path]:
+        """The memory cgroups of a pod's containers by their ids, its pause container's included."""
         group = Path(f"/sys/fs/cgroup/memory{self._cgroup.path}/runtime/{pod.stem}")
-        return [path for path in group.iterdir() if path.is_dir()]
+        # CRI-O has a monitor in a group beside each.
+        found = [
+            path for path in group.iterdir() if path.is_dir() and not path.name.startswith("crio-conmon-")
+        ]
+        return {path.name.removeprefix("crio-"): path for path in found}
 
     def limit_of(self, pod: Path, container: str) -> int:
         """The memory limit that a container has now."""
-        groups = [path for path in self.groups_of(pod) if path.name == container]
-        return int((groups[0] / "memory.limit_in_bytes").read_text())
+        return int((self.groups_of(pod)[container] / "memory.limit_in_bytes").read_text())
 
     def forgotten(self, pod: Path) -> bool:
         """Removes all sandboxes of a pod; whether that could be done."""
@@ -246,8 +248,8 @@ class TestPlugin:
         """Starts it, and waits until the runtime has taken it in."""
         before = self._state.stat().st_mtime_ns if self._state.exists() else 0
         command = [sys.executable, "-m", "tests.conformance.nri_plugin"]
-        bundles = self._runtime.folder / "state/io.containerd.runtime.v2.task/k8s.io"
-        self._runtime.spawn("plugin", [*command, self._socket, self._state, self._budget, bundles])
+        sandboxes = self._runtime.runtime.sandboxes(self._runtime.place)
+        self._runtime.spawn("plugin", [*command, self._socket, self._state, self._budget, sandboxes])
         wait_until(
             lambda: self._state.stat().st_mtime_ns != before and self.state()["synchronizations"] > 0,
             "the plugin is synchronized",
@@ -261,9 +263,13 @@ class TestPlugin:
         """The account, and what was counted, as after its last change."""
         return dict(json.loads(self._state.read_text()))
 
-    def wait_for_synchronization(self, number: int) -> None:
+    def wait_for_synchronization(self, number: int, pause_seconds: float = 0.05) -> None:
         """Until the runtime has taken this process in so often."""
-        wait_until(lambda: self.state()["synchronizations"] >= number, "the runtime has taken us in")
+        wait_until(
+            lambda: self.state()["synchronizations"] >= number,
+            "the runtime has taken us in",
+            pause_seconds=pause_seconds,
+        )
 
     def wait_for_decisions(self, decisions: dict[str, int]) -> None:
         """Until these were counted, and no others."""

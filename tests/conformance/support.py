@@ -33,7 +33,9 @@ NODE = "node-a"
 RESTARTS = int(os.environ.get("CONFORMANCE_RESTARTS", "50"))
 
 
-def wait_until(ready: Callable[[], object], what: str, seconds: float = 40) -> None:
+def wait_until(
+    ready: Callable[[], object], what: str, seconds: float = 40, *, pause_seconds: float = 0.05
+) -> None:
     """Waits; an error of what is asked counts as not yet."""
     end = time.monotonic() + seconds
     error: Exception | None = None
@@ -43,7 +45,7 @@ def wait_until(ready: Callable[[], object], what: str, seconds: float = 40) -> N
                 return
         except (OSError, KeyError, ValueError) as caught:
             error = caught
-        time.sleep(0.05)
+        time.sleep(pause_seconds)
     raise AssertionError(f"not within {seconds:.0f} s: {what} ({error})")
 
 

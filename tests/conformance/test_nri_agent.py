@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_node_agent.host.meminfo import read_meminfo
-from kata_node_agent.host.root import HostRoot
+from tests.conformance.nri_agent import Agent
 from tests.conformance.runtime import MIB, RealRuntime
-from tests.conformance.support import free_port, wait_until
-from tests.daemon.support import COMMAND
+from tests.conformance.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,56 +26,17 @@ LIMIT = 512 * MIB
 ONE_VM = 1024 * MIB + LIMIT + 60 * MIB
 
 
-class Agent:
-    """An agent at a runtime, without a kubelet."""
-
-    def __init__(self, runtime: RealRuntime) -> None:
-        self._runtime = runtime
-        self.health_port = free_port()
-        reserved = read_meminfo(HostRoot()).total_bytes - BUDGET
-        (runtime.folder / "dp").mkdir()
-        (runtime.folder / "agent.toml").write_text(
-            f'[kubelet]\nsystem_reserved_memory = "{reserved}"\neviction_hard_memory = "0"\n'
-            '[sandbox]\nvm_memory = "1Gi"\nhost_overhead = "60Mi"\n'
-            # After its restart containerd tells of no pod's end, and here is no VM to be seen: then this is waited for.
-            "[accounting]\nboot_grace_seconds = 20\n"
-            f'[nri]\nsocket = "{runtime.nri}"\n'
-            f'[health]\ntcp_address = "127.0.0.1:{self.health_port}"\n[nfd]\npublish = false\n'
-        )
-
-    def start(self) -> None:
-        """Until the runtime has taken it in."""
-        folder = self._runtime.folder
-        arguments = ["--config", folder / "agent.toml", "--run-dir", folder / "run"]
-        arguments += ["--device-plugin-dir", folder / "dp", "--state-dir", folder / "agent-state"]
-        self._runtime.spawn("agent", [*COMMAND, "run", *arguments])
-        wait_until(lambda: self.status()["nri"]["connected"], "the runtime asks the agent")
-
-    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Ends it."""
-        self._runtime.end("agent", number)
-
-    def status(self) -> dict[str, Any]:
-        """What `status` says; KeyError while nobody answers."""
-        done = subprocess.run(
-            [*COMMAND, "status", "--run-dir", self._runtime.folder / "run", "--format", "json"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        return dict(json.loads(done.stdout)) if done.stdout else {}
-
-
 @pytest.fixture(scope="module")
 def agent() -> Iterator[tuple[RealRuntime, Agent]]:
     programs = Path(os.environ["CONFORMANCE_BIN"])
     with tempfile.TemporaryDirectory(prefix="kna-") as folder, RealRuntime(Path(folder), programs) as runtime:
-        ours = Agent(runtime)
+        # After its restart containerd tells of no pod's end, and here is no VM to be seen: then this is waited for.
+        ours = Agent(runtime, BUDGET, "[accounting]\nboot_grace_seconds = 20\n")
         try:
             ours.start()
             yield runtime, ours
         finally:
-            print(runtime.log("agent")[-3000:], runtime.log("containerd")[-1000:])
+            print(runtime.log("agent")[-3000:], runtime.log("runtime")[-1000:])
 
 
 def test_what_does_not_fit_is_refused_in_the_accounts_words(agent: tuple[RealRuntime, Agent]) -> None:
@@ -130,7 +88,7 @@ def test_health_and_status_say_whether_the_runtime_asks(agent: tuple[RealRuntime
 
     wait_until(serves, "the gate serves")
     assert ours.status()["nri"]["runtime"].startswith("containerd ")
-    runtime.end("containerd")
+    runtime.end("runtime")
     wait_until(lambda: not serves(), "it serves no more")
     wait_until(
         lambda: "NriNotConnected" in {problem["reason"] for problem in ours.status()["problems"]},
@@ -148,3 +106,51 @@ def test_memory_is_free_when_the_pods_have_gone(agent: tuple[RealRuntime, Agent]
     code, sandbox = runtime.run(runtime.pod_file(limit_bytes=LIMIT))
     assert code == 0, sandbox
     runtime.remove(sandbox)
+
+
+SMALL_LIMIT, SMALL_VM, SMALL_OVERHEAD = 128 * MIB, 64 * MIB, 16 * MIB
+SMALL = SMALL_VM + SMALL_LIMIT + SMALL_OVERHEAD
+
+
+@pytest.fixture
+def roomy() -> Iterator[tuple[RealRuntime, Agent]]:
+    """An agent with room for thirty small pods."""
+    programs = Path(os.environ["CONFORMANCE_BIN"])
+    with tempfile.TemporaryDirectory(prefix="kna-") as folder, RealRuntime(Path(folder), programs) as runtime:
+        ours = Agent(runtime, 30 * SMALL, vm_memory="64Mi", host_overhead="16Mi")
+        try:
+            ours.start()
+            yield runtime, ours
+        finally:
+            print(runtime.log("agent")[-3000:], runtime.log("runtime")[-1000:])
+
+
+def test_of_fifty_pods_at_once_the_account_takes_thirty_and_nothing_is_left_of_any(
+    roomy: tuple[RealRuntime, Agent],
+) -> None:
+    runtime, ours = roomy
+    pods = [runtime.pod_file(limit_bytes=SMALL_LIMIT) for _ in range(50)]
+
+    def whole(pod: Path) -> tuple[int, str]:
+        code, sandbox = runtime.run(pod)
+        if code == 0:
+            created, container = runtime.create(sandbox, pod, "main", SMALL_LIMIT)
+            assert created == 0, container
+        return code, sandbox
+
+    with ThreadPoolExecutor(50) as pool:
+        results = list(pool.map(whole, pods))
+    admitted = [text for code, text in results if code == 0]
+    assert len(admitted) == 30
+    assert all("kata-node-agent refuses: the VM of default/pod" in text for code, text in results if code)
+    status = ours.status()
+    assert status["committed_bytes"] == 30 * SMALL
+    assert {(d["outcome"], d["count"]) for d in status["nri"]["decisions"]} == {
+        ("allowed", 30),
+        ("refused", 20),
+    }
+    assert ours.ledger().keys() == set(admitted)
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(runtime.remove, admitted))
+    wait_until(lambda: not ours.ledger(), "nothing is left behind", 60)
+    assert ours.status()["committed_bytes"] == 0

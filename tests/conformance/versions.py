@@ -16,19 +16,21 @@ _BUILT = (
     "kube-apiserver",
     "kube-scheduler",
     "containerd",
+    "crio",
     "crictl",
     "nfd-master",
     "nfd-worker",
     "butane",
     "quadlet",
 )
-_INSTALLED = ("etcd", "runc")
+_INSTALLED = ("etcd", "runc", "conmon", "qemu-system-x86_64")
 
 
 def versions(programs: Path) -> dict[str, str]:
     """By program; `?` for one that does not say."""
     path = f"{programs}:{os.environ['PATH']}"
     found = {name: _ask(name, path) for name in (*_BUILT, *_INSTALLED)}
+    found["containerd 1.7"] = _ask("containerd", f"{programs / 'containerd17'}:{path}")
     # Says nothing itself: Go knows what it was built from.
     command = ["go", "version", "-m", str(programs / "grpc-health-probe")]
     probe = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
