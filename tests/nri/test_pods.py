@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kata_node_agent.capacity.hotplug import VmSettings
 from kata_node_agent.nri import pods
 from kata_node_agent.nri.events import events_for
-from kata_node_agent.nri.facts import Container, Limits, Sandbox, limits_of
+from kata_node_agent.nri.facts import Container, Limits, Sandbox, limits_of, sandbox_of
 from kata_node_agent.nri.pods import Known
 from kata_node_agent.nri.sizing import size_for, size_with
 from kata_node_agent.pb import nri_pb2
@@ -196,3 +196,12 @@ def test_numbers_that_make_no_sense_are_not_known() -> None:
     message.hugepage_limits.add(page_size="2MB", limit=4 * MIB)
     message.hugepage_limits.add(page_size="1GB", limit=(1 << 64) - 1)
     assert limits_of(message) == Limits(None, 4 * MIB, 1500)
+
+
+def test_a_runtimeclass_without_memory_in_its_overhead_is_known_to_reserve_nothing() -> None:
+    """The worst podFixed there is; a runtime that tells of no overhead at all leaves it open."""
+    told, silent = nri_pb2.PodSandbox(id="a"), nri_pb2.PodSandbox(id="b")
+    told.linux.pod_overhead.SetInParent()
+    told.linux.pod_resources.SetInParent()
+    claims = [pods.claim_of(Known(sandbox_of(each)), lambda *_: 2 * GIB) for each in (told, silent)]
+    assert [(claim.pod_fixed_bytes, claim.limits_bytes) for claim in claims] == [(0, 0), (None, None)]

@@ -79,7 +79,9 @@ def sandbox_of(message: nri_pb2.PodSandbox) -> Sandbox:
         handler=printable(message.runtime_handler, 200),
         annotations=dict(message.annotations),
         limits=limits_of(linux.pod_resources),
-        overhead_bytes=limits_of(linux.pod_overhead).memory_bytes,
+        # Told and without memory is a RuntimeClass without it: that is known, and the worst there is.
+        overhead_bytes=limits_of(linux.pod_overhead).memory_bytes
+        or (0 if linux.HasField("pod_overhead") else None),
     )
 
 

@@ -92,7 +92,8 @@ def claim_of(known: Known, size: Size) -> Claim:
         pod=sandbox.pod,
         handler=sandbox.handler,
         pod_fixed_bytes=sandbox.overhead_bytes,
-        limits_bytes=sandbox.limits.memory_bytes,
+        # Kubelet tells both or none: without any limit the sum is 0.
+        limits_bytes=sandbox.limits.memory_bytes or (0 if sandbox.overhead_bytes is not None else None),
     )
 
 
