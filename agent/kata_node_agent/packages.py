@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
 
 def bare_package(name: str) -> None:
@@ -18,3 +20,23 @@ def bare_package(name: str) -> None:
         package = ModuleType(name)
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules[name] = package
+
+
+class _LateModule(ModuleType):
+    """Loads the module of its name when something is wanted of it. importlib's LazyLoader does when it is imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def load_late(name: str) -> None:
+    """Has a module loaded when something of it is first used, and not when it is imported.
+
+    For what a library imports and does not use here. Where the module is loaded already, nothing happens.
+    """
+    if name not in sys.modules:
+        sys.modules[name] = _LateModule(name)
