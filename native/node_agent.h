@@ -113,6 +113,7 @@ struct kna_mapping {
 struct kna_memory {
     uint64_t resident_bytes, pss_bytes, swap_bytes, huge_bytes;
     int64_t page_table_bytes; /* -1: not told */
+    int64_t unshared_bytes;  /* resident, and neither shmem nor hugetlb; -1: not told */
     int32_t vcpus;           /* mappings of a vCPU of KVM */
     int32_t mappings;        /* how many were large enough; more than `capacity`: those beyond are missing */
 };
@@ -127,14 +128,21 @@ int kna_list_processes(int proc, int32_t pids[], int capacity, int *count);
 /* Fills in what belongs to each `pid`. */
 void kna_read_processes(int proc, struct kna_process processes[], int count);
 
-/* Virtual and resident size in bytes of each, from statm: half the price of stat. 0 and 0 for one that is gone. */
-void kna_read_sizes(int proc, const int32_t pids[], int count, uint64_t sizes[]);
+/*
+ * Virtual and resident size in bytes of each, from statm: half the price of stat. 0 and 0 for one that is gone.
+ * Where `files` has an open statm, not -1, that is read: a quarter of the price again.
+ */
+void kna_read_sizes(int proc, const int32_t pids[], const int32_t files[], int count, uint64_t sizes[]);
+
+/* A descriptor of the statm of a process, or -1 and errno. It stays that of this very process. */
+int kna_open_sizes(int proc, int pid);
 
 /*
- * Sums, and the mappings of at least `min_bytes` that may be read and written. ESRCH: the process has ended.
+ * Sums, and the mappings of at least `min_bytes` that may be read and written. What begins above `until` is not read, and
+ * not in them: the kernel walks through the pages of a mapping when its lines are read. ESRCH: the process has ended.
  * EFBIG: larger than the file of any process should be.
  */
-int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, struct kna_memory *memory,
+int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, uint64_t until, struct kna_memory *memory,
                     struct kna_mapping mappings[], int capacity);
 
 /* ---- kvm_names.c: never NULL; "" for a number without a name ---- */

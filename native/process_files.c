@@ -143,15 +143,28 @@ void kna_read_processes(int proc, struct kna_process processes[], int count)
     }
 }
 
-void kna_read_sizes(int proc, const int32_t pids[], int count, uint64_t sizes[])
+int kna_open_sizes(int proc, int pid)
+{
+    return open_file(proc, pid, "statm");
+}
+
+void kna_read_sizes(int proc, const int32_t pids[], const int32_t files[], int count, uint64_t sizes[])
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     char text[128], *end;
 
     for (int i = 0; i < count; i++) {
         sizes[2 * i] = sizes[2 * i + 1] = 0;
-        if (read_small(proc, pids[i], "statm", text, sizeof text) <= 0)
-            continue;
+        if (files[i] < 0) {
+            if (read_small(proc, pids[i], "statm", text, sizeof text) <= 0)
+                continue;
+        } else {
+            ssize_t length = pread(files[i], text, sizeof text - 1, 0);
+
+            if (length <= 0)
+                continue;
+            text[length] = '\0';
+        }
         sizes[2 * i] = strtoull(text, &end, 10) * page;
         sizes[2 * i + 1] = strtoull(end, NULL, 10) * page;
     }
@@ -163,7 +176,8 @@ struct reading {
     struct kna_memory *memory;
     struct kna_mapping *mappings, *present; /* present: the one whose lines are being read, if it is kept */
     int capacity;
-    uint64_t min_bytes;
+    uint64_t min_bytes, until;
+    int done;
 };
 
 static int parse_header(const char *line, struct kna_mapping *found)
@@ -231,6 +245,10 @@ static void take_line(struct reading *reading, const char *line)
     reading->present = NULL;
     if (!parse_header(line, &found))
         return;
+    if (found.start > reading->until) {
+        reading->done = 1;
+        return;
+    }
     if (!strncmp(found.path, "anon_inode:kvm-vcpu", 19))
         reading->memory->vcpus++;
     if (found.end - found.start < reading->min_bytes || strncmp(found.permissions, "rw", 2))
@@ -268,6 +286,8 @@ static int read_lines(int descriptor, struct reading *reading)
             *end = '\0';
             if (!skipping)
                 take_line(reading, line);
+            if (reading->done)
+                return 0;
             skipping = 0;
             held -= (size_t)(end + 1 - line);
             line = end + 1;
@@ -280,29 +300,41 @@ static int read_lines(int descriptor, struct reading *reading)
     }
 }
 
-static int64_t page_tables(int proc, int pid)
+/* A figure of status, in bytes; -1 where it is not told. */
+static int64_t status_bytes(const char *text, const char *name)
 {
-    char text[4096];
-    const char *line;
+    const char *line = strstr(text, name);
 
-    if (read_small(proc, pid, "status", text, sizeof text) <= 0)
-        return -1;
-    line = strstr(text, "\nVmPTE:");
     /* Without its end the number may be cut. */
     if (!line || !strchr(line + 1, '\n'))
         return -1;
-    return (int64_t)(strtoull(line + 7, NULL, 10) * 1024);
+    return (int64_t)(strtoull(line + strlen(name), NULL, 10) * 1024);
 }
 
-int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, struct kna_memory *memory,
+static void read_status(int proc, int pid, struct kna_memory *memory)
+{
+    char text[4096];
+    int64_t anonymous, file;
+
+    if (read_small(proc, pid, "status", text, sizeof text) <= 0)
+        return;
+    memory->page_table_bytes = status_bytes(text, "\nVmPTE:");
+    anonymous = status_bytes(text, "\nRssAnon:");
+    file = status_bytes(text, "\nRssFile:");
+    if (anonymous >= 0 && file >= 0)
+        memory->unshared_bytes = anonymous + file;
+}
+
+int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, uint64_t until, struct kna_memory *memory,
                     struct kna_mapping mappings[], int capacity)
 {
     static const char *const names[] = {"maps", "smaps", "smaps_rollup"};
-    struct reading reading = {.memory = memory, .mappings = mappings, .capacity = capacity, .min_bytes = min_bytes};
+    struct reading reading = {
+        .memory = memory, .mappings = mappings, .capacity = capacity, .min_bytes = min_bytes, .until = until};
     int descriptor, error;
 
     memset(memory, 0, sizeof *memory);
-    memory->page_table_bytes = -1;
+    memory->page_table_bytes = memory->unshared_bytes = -1;
     if (source < KNA_MAPS || source > KNA_SMAPS_ROLLUP)
         return EINVAL;
     descriptor = open_file(proc, pid, names[source]);
@@ -311,6 +343,6 @@ int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, struct kn
     error = read_lines(descriptor, &reading);
     close(descriptor);
     if (!error && source != KNA_MAPS)
-        memory->page_table_bytes = page_tables(proc, pid);
+        read_status(proc, pid, memory);
     return error;
 }

@@ -208,14 +208,14 @@ static void test_process_files(void) {
     struct kna_mapping mappings[2];
     struct kna_memory memory;
     uint64_t sizes[2];
-    int32_t pids[4];
+    int32_t pids[4], files[1] = {-1};
     int proc, count;
 
     CHECK(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/41", folder);
     CHECK(!mkdir(path, 0700));
     CHECK(put(path, "stat", stat) && put(path, "smaps", smaps) && put(path, "statm", "256 2 0\n"));
-    CHECK(put(path, "status", "Name:\ta\nVmPTE:\t 8 kB\nx\n"));
+    CHECK(put(path, "status", "Name:\ta\nRssAnon:\t 4 kB\nRssFile:\t 8 kB\nVmPTE:\t 8 kB\nx\n"));
     proc = open(folder, O_RDONLY | O_DIRECTORY);
     CHECK(proc >= 0);
 
@@ -224,19 +224,28 @@ static void test_process_files(void) {
     kna_read_processes(proc, &process, 1);
     CHECK(!process.error && process.parent == 7 && process.started == 12345 && process.faults == 120);
     CHECK(process.image == 140000 && !strncmp(process.name, "a) b", sizeof process.name));
-    kna_read_sizes(proc, pids, 1, sizes);
-    CHECK(sizes[0] == 128 * sizes[1]);
-    CHECK(!kna_read_memory(proc, 41, KNA_SMAPS, 1 << 20, &memory, mappings, 2));
+    kna_read_sizes(proc, pids, files, 1, sizes);
+    CHECK(sizes[0] && sizes[0] == 128 * sizes[1]);
+    files[0] = kna_open_sizes(proc, 41);
+    CHECK(files[0] >= 0 && kna_open_sizes(proc, 42) == -1 && errno == ENOENT);
+    pids[0] = 42;
+    sizes[0] = sizes[1] = 0;
+    kna_read_sizes(proc, pids, files, 1, sizes);
+    CHECK(sizes[0] && sizes[0] == 128 * sizes[1]);
+    close(files[0]);
+    CHECK(!kna_read_memory(proc, 41, KNA_SMAPS, 1 << 20, UINT64_MAX, &memory, mappings, 2));
     CHECK(memory.resident_bytes == 12288 && memory.pss_bytes == 4096 && memory.huge_bytes == 4096);
-    CHECK(memory.page_table_bytes == 8192 && memory.vcpus == 1 && memory.mappings == 1);
+    CHECK(memory.page_table_bytes == 8192 && memory.unshared_bytes == 12288 && memory.vcpus == 1 && memory.mappings == 1);
     CHECK(mappings[0].inode == 17 && mappings[0].device == 0x1b && mappings[0].resident_bytes == 8192);
-    CHECK(kna_read_memory(proc, 42, KNA_SMAPS, 0, &memory, mappings, 2) == ENOENT);
-    CHECK(kna_read_memory(proc, 41, 7, 0, &memory, mappings, 2) == EINVAL);
+    CHECK(!kna_read_memory(proc, 41, KNA_SMAPS, 1 << 20, 0x7f0000000000, &memory, mappings, 2));
+    CHECK(memory.resident_bytes == 8192 && memory.vcpus == 0 && memory.mappings == 1);
+    CHECK(kna_read_memory(proc, 42, KNA_SMAPS, 0, UINT64_MAX, &memory, mappings, 2) == ENOENT);
+    CHECK(kna_read_memory(proc, 41, 7, 0, UINT64_MAX, &memory, mappings, 2) == EINVAL);
     for (size_t length = 0; length < sizeof smaps; length++) {
         memcpy(cut, smaps, length);
         cut[length] = '\0';
         CHECK(put(path, "smaps", cut));
-        CHECK(kna_read_memory(proc, 41, KNA_SMAPS, 0, &memory, mappings, 1) == (length ? 0 : ESRCH));
+        CHECK(kna_read_memory(proc, 41, KNA_SMAPS, 0, UINT64_MAX, &memory, mappings, 1) == (length ? 0 : ESRCH));
         CHECK(memory.mappings <= 2 && memory.resident_bytes <= 12288);
         CHECK(put(path, "stat", cut));
         process.pid = 41;

@@ -93,7 +93,8 @@ class _NoNative:
     """
 
     def __init__(self, lib: Any) -> None:
-        for name in ("watch_folder", "list_processes", "read_processes", "read_sizes", "read_memory"):
+        reading = ("list_processes", "read_processes", "open_sizes", "read_sizes", "read_memory")
+        for name in ("watch_folder", *reading):
             setattr(self, f"kna_{name}", getattr(lib, f"kna_{name}"))
 
     def __getattr__(self, name: str) -> Any:

@@ -138,8 +138,12 @@ class Tree:
         resident_pages: int = 0,
         faults: int = 0,
         page_tables: int = 0,
+        unshared: int | None = None,
     ) -> None:
-        """Writes, or writes anew, what the kernel says of a process. `inside` is its number in its own PID namespace."""
+        """Writes, or writes anew, what the kernel says of a process. `inside` is its number in its own PID namespace.
+
+        `unshared` is what of it is resident and no shared memory, in KiB; old kernels do not say that.
+        """
         base = f"proc/{pid}"
         (self.folder / base / "ns").mkdir(parents=True, exist_ok=True)
         self.write(f"{base}/cmdline", b"".join(word.encode() + b"\0" for word in words))
@@ -171,9 +175,10 @@ class Tree:
         self.write(f"{base}/stat", f"{pid} ({program}) {' '.join(map(str, fields))}\n")
         self.write(f"{base}/statm", f"{virtual // 4096} {resident_pages} 0 0 0 0 0\n")
         numbers = f"{pid}\t{inside}" if inside else f"{pid}"
+        rss = "" if unshared is None else f"RssAnon:\t{unshared} kB\nRssFile:\t0 kB\n"
         self.write(
             f"{base}/status",
-            f"Name:\t{program}\nUid:\t{user}\t{user}\t{user}\t{user}\nNSpid:\t{numbers}\nVmPTE:\t{page_tables} kB\nThreads:\t3\n",
+            f"Name:\t{program}\nUid:\t{user}\t{user}\t{user}\t{user}\nNSpid:\t{numbers}\n{rss}VmPTE:\t{page_tables} kB\nThreads:\t3\n",
         )
         link = self.folder / base / "ns/mnt"
         link.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_node_agent.host.cgroup_reader import Group
-from kata_node_agent.sandboxes import vm as vm_module
+from kata_node_agent.sandboxes import reading
 from kata_node_agent.sandboxes.cost import charge_of
 from kata_node_agent.sandboxes.model import Cost
 from tests.sandboxes.support import ID, MIB, Tree, qemu, region, rest, shared, shim, virtiofsd
@@ -75,7 +75,7 @@ def test_a_vmm_whose_pages_cannot_be_read_is_tried_again_at_each_sweep(tree: Tre
 def test_a_fault_brings_as_much_as_a_page_of_this_machine_has(
     tree: Tree, monkeypatch: pytest.MonkeyPatch, page_kib: int, is_read: bool
 ) -> None:
-    monkeypatch.setattr(vm_module, "_FAULT_BYTES", page_kib * 1024)
+    monkeypatch.setattr(reading, "_FAULT_BYTES", page_kib * 1024)
     watcher = tree.watcher()
     before = watcher.sweep()
     tree.process(500, shim(), started=90, resident_pages=5120, faults=200)

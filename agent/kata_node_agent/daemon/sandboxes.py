@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +30,8 @@ _STUCK_SECONDS = 30.0
 # To read the cost of one large VM takes tens of milliseconds: after a start sizes are known first.
 _COST_SECONDS = 0.25
 _AGAIN_SECONDS = 1.0
+# Enough for a thousand VMs.
+_DESCRIPTORS = 8192
 
 _NOT_FOLLOWED = Problem(
     "SandboxesNotFollowed",
@@ -116,6 +119,7 @@ class SandboxWatch:
             return
         from kata_node_agent.sandboxes.follow import follow
 
+        _make_room_for_descriptors()
         self._beat()
         async for _ in follow(self._ours(), self._root, run=self._call):
             # Each sweep has been told already, and one that failed is no sweep that found nothing.
@@ -131,6 +135,7 @@ class SandboxWatch:
     async def _call(self, function: Callable[[], T]) -> T:
         """Calls the watcher off the event loop, and tells of its sweeps."""
         is_sweep = function == self._ours().sweep
+        is_told = is_sweep or function == self._ours().resize
 
         def alone() -> T:
             with self._one_at_a_time:
@@ -149,6 +154,8 @@ class SandboxWatch:
         self._beat()
         if is_sweep:
             self._sweeping, self._problem = False, None
+        if is_told:
+            # Other sizes are those of the VMs of the sweep before: no more is known to have ended than then.
             before = self.sandboxes, self.unbelieved
             self.sandboxes, self.unbelieved = self._ours().sandboxes, self._ours().unbelieved
             if before != (self.sandboxes, self.unbelieved):
@@ -157,3 +164,12 @@ class SandboxWatch:
                 self._news = asyncio.Event()
             self._on_sweep(self.sandboxes, self._began)
         return result
+
+
+def _make_room_for_descriptors() -> None:
+    """Each VM has two: one that tells of its end, one that tells its size. systemd gives 1,024 to those that do not ask."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -106,7 +106,11 @@ def read_cgroups(
 
 def group_of_process(root: HostRoot, pid: int, mounts: CgroupMounts) -> str:
     """The group where a process' memory is accounted; empty where it is not to be seen."""
-    text = root.try_read_text(f"/proc/{pid}/cgroup", _MAX_FILE_BYTES) or ""
+    return group_in(root.try_read_text(f"/proc/{pid}/cgroup", _MAX_FILE_BYTES) or "", mounts)
+
+
+def group_in(text: str, mounts: CgroupMounts) -> str:
+    """The group where memory is accounted, of a /proc/PID/cgroup; empty where it has none."""
     for line in text.splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         wanted = not controllers if mounts.hierarchy == "v2" else "memory" in controllers.split(",")

@@ -65,13 +65,15 @@ class _Lib(Protocol):
     def kna_watch_folder(self, path: object, descriptor: object) -> int: ...
     def kna_list_processes(self, proc: int, pids: object, capacity: int, count: object) -> int: ...
     def kna_read_processes(self, proc: int, processes: object, count: int) -> None: ...
-    def kna_read_sizes(self, proc: int, pids: object, count: int, sizes: object) -> None: ...
+    def kna_open_sizes(self, proc: int, pid: int) -> int: ...
+    def kna_read_sizes(self, proc: int, pids: object, files: object, count: int, sizes: object) -> None: ...
     def kna_read_memory(
         self,
         proc: int,
         pid: int,
         source: int,
         min_bytes: int,
+        until: int,
         memory: object,
         mappings: object,
         capacity: int,
@@ -251,16 +253,28 @@ def read_processes(proc: int, records: bytearray, count: int) -> None:
     _lib.kna_read_processes(proc, _ffi.from_buffer("struct kna_process[]", records), count)
 
 
-def read_sizes(proc: int, pids: array[int]) -> array[int]:
-    """Virtual and resident size in bytes of each process, one after the other; 0 and 0 for one that is gone."""
+def open_sizes(proc: int, pid: int) -> int:
+    """A descriptor of the statm of this very process; -1 where there is none. The caller closes it."""
+    return _lib.kna_open_sizes(proc, pid)
+
+
+def read_sizes(proc: int, pids: array[int], files: array[int]) -> array[int]:
+    """Virtual and resident size in bytes of each process, one after the other; 0 and 0 for one that is gone.
+
+    Where `files` has a descriptor of `open_sizes`, and not -1, that is read.
+    """
+    if len(files) != len(pids):
+        raise ValueError(f"{len(pids)} processes, {len(files)} descriptors")
     sizes = array("Q", bytes(16 * len(pids)))
     if pids:
         given, wanted = _ffi.from_buffer("int32_t[]", pids), _ffi.from_buffer("uint64_t[]", sizes)
-        _lib.kna_read_sizes(proc, given, len(pids), wanted)
+        _lib.kna_read_sizes(proc, given, _ffi.from_buffer("int32_t[]", files), len(pids), wanted)
     return sizes
 
 
-def read_memory(proc: int, pid: int, source: int, min_bytes: int, capacity: int) -> tuple[bytes, bytes]:
+def read_memory(
+    proc: int, pid: int, source: int, min_bytes: int, until: int, capacity: int
+) -> tuple[bytes, bytes]:
     """One ``struct kna_memory``, and as many of ``struct kna_mapping`` as there are, up to `capacity`.
 
     Raises:
@@ -268,7 +282,7 @@ def read_memory(proc: int, pid: int, source: int, min_bytes: int, capacity: int)
     """
     memory = _ffi.new("struct kna_memory *")
     mappings = _ffi.new("struct kna_mapping[]", capacity)
-    if error := _lib.kna_read_memory(proc, pid, source, min_bytes, memory, mappings, capacity):
+    if error := _lib.kna_read_memory(proc, pid, source, min_bytes, until, memory, mappings, capacity):
         raise OSError(error, os.strerror(error), f"/proc/{pid}")
     size = _ffi.sizeof("struct kna_mapping") * min(capacity, memory.mappings)
     return bytes(_ffi.buffer(memory)), bytes(_ffi.buffer(mappings, size))

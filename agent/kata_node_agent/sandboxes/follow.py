@@ -107,8 +107,17 @@ async def follow(
                 everything = now - hinted < _BOOT_SECONDS or now - listed >= _LIST_SECONDS
                 if everything:
                     listed = now
-                if ends.any_ended or await run(partial(watcher.glance, processes=everything)):
+                if ends.any_ended:
                     break
+                if not await run(partial(watcher.glance, processes=everything)):
+                    continue
+                if not watcher.only_sizes:
+                    break
+                # What a VM has plugged is told at once: a sweep of many takes longer, most of all on a busy node.
+                found = await run(watcher.resize)
+                if found != told:
+                    told = found
+                    yield found
     finally:
         ends.close()
         for task in tasks:

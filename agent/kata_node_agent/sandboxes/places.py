@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kata_node_agent.dataclass import dataclass
-from kata_node_agent.host.cgroups import group_of_process
+from kata_node_agent.host.cgroups import group_in
 from kata_node_agent.sandboxes.cost import charge_of
 from kata_node_agent.sandboxes.identity import Identity, pod_uid_of, read_bundle
 
@@ -43,11 +43,11 @@ def identify(
         pids: of its processes, the VMM first.
         known: what was known of it before, which does not change.
     """
-    cgroup = group_of_process(places.root, pids[0], places.mounts) or None
+    cgroup = _group(files, places, pids[0]) or None
     identity = known or read_bundle(places.root, sandbox_id)
     uid = identity.pod_uid
     if uid is None:
-        groups = (group_of_process(places.root, pid, places.mounts) for pid in pids)
+        groups = (_group(files, places, pid) for pid in pids)
         uid = next((found for group in groups if (found := pod_uid_of(group))), None)
     if uid is None and places.mounts.hierarchy != "v2":
         uid = _pod_of_threads(files, pids[0])
@@ -56,11 +56,12 @@ def identify(
 
 
 def read_charge(
-    places: Places, sandbox_id: str, cgroup: str, pids: Sequence[int], cost: Cost | None
+    files: ProcessFiles, places: Places, sandbox_id: str, cgroup: str, pids: Sequence[int], cost: Cost | None
 ) -> Charge | None:
     """What groups are charged for a sandbox; ``None`` where its VMM's is not its own.
 
     Args:
+        files: an open /proc.
         places: where groups are.
         sandbox_id: of the sandbox.
         cgroup: of its VMM.
@@ -70,7 +71,7 @@ def read_charge(
     group = _own_group(places, sandbox_id, cgroup)
     if group is None:
         return None
-    paths = {group_of_process(places.root, pid, places.mounts) for pid in pids}
+    paths = {_group(files, places, pid) for pid in pids}
     others = [
         found
         for path in sorted(paths - {group.path, ""})
@@ -78,6 +79,10 @@ def read_charge(
         and (found := _own_group(places, sandbox_id, path)) is not None
     ]
     return charge_of(cost, group, _limit(places.groups, group), others)
+
+
+def _group(files: ProcessFiles, places: Places, pid: int) -> str:
+    return group_in((files.read(pid, "cgroup") or b"").decode(errors="replace"), places.mounts)
 
 
 def _pod_of_threads(files: ProcessFiles, pid: int) -> str | None:

@@ -6,8 +6,8 @@ faults of one of its processes have moved: dear (smaps walks all pages).
 
 from __future__ import annotations
 
-import os
 import re
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from kata_node_agent.host.process_files import ProcessFiles, ProcessMemory, Source, Stat
@@ -17,6 +17,7 @@ from kata_node_agent.sandboxes.identity import Identity
 from kata_node_agent.sandboxes.model import Charge, Cost, Process, Sandbox
 from kata_node_agent.sandboxes.persisted import Persisted, read_persisted, stamp
 from kata_node_agent.sandboxes.places import Places, identify, read_charge
+from kata_node_agent.sandboxes.reading import Readings, has_changed
 from kata_node_agent.sandboxes.size import Size, size_notes, size_of
 
 if TYPE_CHECKING:
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.sandboxes.census import Household, Member
 
-# A process has changed enough when its resident memory moved by a 64th of itself, at least by this.
-_MOVED_BYTES = 2 * MIB
-_MOVED_SHARE = 64
-# Or when it had so many faults, of a page each: memory may have been given back and taken anew.
-_FAULT_BYTES = os.sysconf("SC_PAGE_SIZE")
-_FAULTS_BYTES = 8 * MIB
 _MIN_IDENTIFY_SECONDS = 2.0
 # How Kata's factory names a VM that it starts before there is a sandbox for it. Container runtimes' ids are no UUIDs.
 _FACTORY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class News(Enum):
+    """What a glance at a VM finds."""
+
+    NONE = 0
+    SIZE = 1
+    """It has another size, and all that makes a sandbox of it is known."""
+    SWEEP = 2
+    """It has ended, or must be looked at as a whole."""
 
 
 class Vm:
@@ -59,12 +64,15 @@ class Vm:
         self._persisted_stamp: tuple[int, int] | None = None
         self._read: dict[int, tuple[int, int]] = {}
         self._unread: tuple[int, ...] = ()
+        self._readings = Readings()
+        self._whole_at = float("-inf")
         self.read_at = float("-inf")
         self.owes = False
         self._cost: Cost | None = None
         self._charge: Charge | None = None
         self._cgroup: str | None = None
         self._identity: Identity | None = None
+        self._household: Household | None = None
         self._sandbox: Sandbox | None = None
         self._outdated = True
 
@@ -87,6 +95,7 @@ class Vm:
 
         Without `may_read` its cost is left as it was, and owed where it should have been read.
         """
+        self._household = household
         members = self._members(household)
         stats = {member.pid: member.stat for member in members}
         due = now - self.read_at >= refresh_seconds or self._has_moved(stats)
@@ -96,6 +105,9 @@ class Vm:
         if due or now >= self._identify_at:
             self._read_persisted()
         if due:
+            if now - self._whole_at >= refresh_seconds:
+                self._readings.forget()
+                self._whole_at = now
             if not self._read_cost(files, household):
                 return None
             # What could not be read is tried again at the next look.
@@ -117,7 +129,7 @@ class Vm:
             self._identify_at = now + max(_MIN_IDENTIFY_SECONDS, now - self._born)
         if due:
             pids = [member.pid for member in members]
-            self._charge = read_charge(places, self._id, self._cgroup or "", pids, self._cost)
+            self._charge = read_charge(files, places, self._id, self._cgroup or "", pids, self._cost)
         if self._ram is None and self._readable:
             return None
         if self._sandbox is None or self._outdated or before != self._state or self._others(members):
@@ -144,16 +156,31 @@ class Vm:
         self._take(memory, virtual_bytes)
         return True
 
-    def size_differs(self, files: ProcessFiles, virtual_bytes: int) -> bool:
-        """Whether the VM's size is another one than the last sandbox said; true where the VMM has ended."""
+    def glance(self, files: ProcessFiles, virtual_bytes: int) -> News:
+        """Whether the VM's size is another one than the last sandbox said."""
+        if not virtual_bytes:
+            return News.SWEEP
         if self.resizable:
             self._read_persisted()
         if virtual_bytes != self._virtual_bytes:
             before = self._sandbox.vm_memory_bytes if self._sandbox is not None else None
+            if [stat.started for stat in files.stats([self.vmm.pid])] != [self.vmm.stat.started]:
+                # Its number is another process' by now.
+                return News.SWEEP
             if not self.read_size(files, virtual_bytes):
-                return True
+                return News.SWEEP
             self._outdated = self._ram is not None and before != self._size().bytes
-        return self._outdated and self._ram is not None
+        if not self._outdated or self._ram is None:
+            return News.NONE
+        return News.SIZE if self._sandbox is not None else News.SWEEP
+
+    def resized(self) -> Sandbox | None:
+        """The sandbox with its size of now, all else as before; ``None`` where there was none."""
+        if self._sandbox is None or self._household is None or not self._outdated:
+            return self._sandbox
+        self._sandbox = self._build(self._household, self._members(self._household))
+        self._outdated = False
+        return self._sandbox
 
     def resident_differs(self, resident_bytes: int) -> bool:
         """Whether so much was touched that a resizable device may have got a block more, or lost one."""
@@ -172,17 +199,12 @@ class Vm:
     def _has_moved(self, stats: Mapping[int, Stat]) -> bool:
         if stats.keys() != self._read.keys():
             return True
-        for pid, (resident, faults) in self._read.items():
-            stat = stats[pid]
-            if abs(stat.resident_bytes - resident) > max(_MOVED_BYTES, resident // _MOVED_SHARE):
-                return True
-            if (stat.faults - faults) * _FAULT_BYTES > max(_FAULTS_BYTES, resident // _MOVED_SHARE * 4):
-                return True
-        return False
+        return any(has_changed(before, stats[pid]) for pid, before in self._read.items())
 
     def _read_cost(self, files: ProcessFiles, household: Household) -> bool:
         virtual_bytes = self.vmm.stat.virtual_bytes
-        memory = files.memory(self.vmm.pid, Source.SMAPS, MIN_BYTES)
+        shared = self._ram.files if self._ram is not None else frozenset()
+        memory = self._readings.maps(files, self.vmm.stat, shared)
         if memory is None:
             # It has ended, or none of its memory may be read.
             self._cost, self._unread = None, (self.vmm.pid,)
@@ -194,9 +216,15 @@ class Vm:
             self._cost = None
             return True
         virtiofsds = {
-            member.pid: files.memory(member.pid, Source.SMAPS, MIN_BYTES) for member in household.virtiofsds
+            member.pid: self._readings.maps(files, member.stat, self._ram.files)
+            for member in household.virtiofsds
         }
-        shims = {} if self.in_shim else {member.pid: _sums(files, member.pid) for member in household.shims}
+        shims = (
+            {}
+            if self.in_shim
+            else {member.pid: self._readings.sums(files, member.stat) for member in household.shims}
+        )
+        self._readings.keep({self.vmm.pid, *virtiofsds, *shims})
         self._unread = tuple(pid for pid, read in (virtiofsds | shims).items() if read is None)
         if not self._unread:
             self._cost = cost_of(memory, self._ram, _there(virtiofsds), _there(shims), in_shim=self.in_shim)
@@ -278,11 +306,6 @@ class Vm:
             and not any(map(self._root.exists, folders))
         ):
             yield "no sandbox has taken it yet: a VM that waits in Kata's VM cache, or is made a template"
-
-
-def _sums(files: ProcessFiles, pid: int) -> ProcessMemory | None:
-    # Before Linux 4.14 there is no smaps_rollup.
-    return files.memory(pid, Source.SMAPS_ROLLUP, MIN_BYTES) or files.memory(pid, Source.SMAPS, MIN_BYTES)
 
 
 def _there(memories: Mapping[int, ProcessMemory | None]) -> list[ProcessMemory]:

@@ -15,7 +15,8 @@ from kata_node_agent.sandboxes.census import Census, Household, Member
 from kata_node_agent.sandboxes.guest_ram import MIN_BYTES
 from kata_node_agent.sandboxes.identity import read_pod_names
 from kata_node_agent.sandboxes.places import Places
-from kata_node_agent.sandboxes.vm import Vm
+from kata_node_agent.sandboxes.size_files import SizeFiles
+from kata_node_agent.sandboxes.vm import News, Vm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,8 @@ class Watcher:
     """The sandboxes below one root. Not for several threads at once.
 
     Attributes:
-        sandboxes: what the last sweep found.
+        sandboxes: what the last sweep found, with the sizes that were told since.
+        only_sizes: whether all that the last glance has found are other sizes: `resize` says them without a sweep.
     """
 
     def __init__(
@@ -64,6 +66,15 @@ class Watcher:
         self._places: Places | None = None
         self._places_at = float("-inf")
         self.sandboxes: tuple[Sandbox, ...] = ()
+        self.only_sizes = False
+        # What a glance looks at: the VMs in an order, their numbers, and how large each address space was.
+        self._order: list[Vm] = []
+        self._who: list[tuple[int, int]] = []
+        self._sizes = SizeFiles()
+        self._virtual = array("Q")
+        self._resizable: list[int] = []
+        self._grown: set[int] = set()
+        self._owing = False
 
     @property
     def unbelieved(self) -> tuple[Unbelieved, ...]:
@@ -116,6 +127,11 @@ class Watcher:
                 hint="sandboxes are seen in /proc of the host: see whether host_root is right",
             ) from error
         self._vms = vms
+        self._order = list(vms.values())
+        self._who = [(vm.vmm.pid, vm.vmm.stat.started) for vm in self._order]
+        self._virtual = array("Q")
+        self._grown = set()
+        self._owing = any(vm.owes for vm in self._order)
         self.sandboxes = tuple(sorted(found, key=lambda sandbox: sandbox.id))
         return self.sandboxes
 
@@ -128,6 +144,7 @@ class Watcher:
         Args:
             processes: also what has appeared; without, only the VMs that are known, and no listing.
         """
+        self.only_sizes = False
         try:
             with ProcessFiles(self._root) as files:
                 present = set(files.pids()) if processes else None
@@ -135,9 +152,18 @@ class Watcher:
                     self._is_gone(present) or self._is_new(files, present) or self._census.links_changed()
                 ):
                     return True
-                return self._has_grown(files) or any(vm.owes for vm in self._vms.values())
+                news = self._look_at_sizes(files)
         except OSError:
             return True
+        self.only_sizes = news is News.SIZE and not self._owing
+        return news is not News.NONE or self._owing
+
+    def resize(self) -> tuple[Sandbox, ...]:
+        """The sandboxes of the last sweep, each with the size that the last glance found."""
+        self._grown = set()
+        now = {sandbox.id: sandbox for vm in self._order if (sandbox := vm.resized()) is not None}
+        self.sandboxes = tuple(now.get(sandbox.id, sandbox) for sandbox in self.sandboxes)
+        return self.sandboxes
 
     def _is_gone(self, present: set[int]) -> bool:
         return any(
@@ -157,17 +183,29 @@ class Watcher:
         # A claim that is known and not believed is no news.
         return any(not self._census.is_member(pid, who) for pid, who in claims.items())
 
-    def _has_grown(self, files: ProcessFiles) -> bool:
-        vms = list(self._vms.values())
-        sizes = files.sizes(array("i", [vm.vmm.pid for vm in vms]))
-        changed = False
-        for place, vm in enumerate(vms):
-            virtual_bytes, resident_bytes = sizes[2 * place], sizes[2 * place + 1]
-            if vm.size_differs(files, virtual_bytes) or (
-                vm.resizable and vm.resident_differs(resident_bytes)
-            ):
-                changed = True
-        return changed
+    def _look_at_sizes(self, files: ProcessFiles) -> News:
+        sizes = self._sizes.read(files, self._who)
+        virtual = sizes[::2]
+        first = len(self._virtual) != len(virtual)
+        if first:
+            self._resizable = [place for place, vm in enumerate(self._order) if vm.resizable]
+        if first or virtual != self._virtual:
+            before = self._virtual
+            places = [place for place, size in enumerate(virtual) if first or size != before[place]]
+        else:
+            places = []
+        # One whose size was found to be another stays so until it is told.
+        self._virtual = virtual
+        news = News.NONE
+        for place in {*places, *self._resizable, *self._grown}:
+            vm = self._order[place]
+            found = vm.glance(files, virtual[place])
+            if found is News.NONE and vm.resizable and vm.resident_differs(sizes[2 * place + 1]):
+                found = News.SWEEP
+            if found is not News.NONE:
+                self._grown.add(place)
+            news = max(news, found, key=lambda each: each.value)
+        return news
 
     def _vms_of(self, files: ProcessFiles, households: Mapping[str, Household], now: float) -> dict[str, Vm]:
         found = ((name, self._vm_of(files, household, now)) for name, household in households.items())
