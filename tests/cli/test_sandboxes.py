@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kata_node_agent.cli.group import cli
+from kata_node_agent.cli.sandbox_order import _distinct
 from tests.report.kata_node import GIB, KataNode
-from tests.sandboxes.support import MIB
+from tests.sandboxes.support import MIB, qemu, region, shared
 
 
 @pytest.fixture
@@ -59,6 +62,58 @@ def test_one_is_shown_in_detail_by_pod_or_id(node: KataNode, name: str) -> None:
     assert "VM          8Gi: 2Gi at boot, 6Gi plugged, at most 32Gi; in shm" in text
     assert "guest 300Mi, VMM 30Mi, virtiofsd 8Mi," in text
     assert "web-2" not in text
+
+
+def test_only_so_many_are_shown_in_the_order_that_was_asked_for(node: KataNode) -> None:
+    node.sandbox(3, resident_mib=900)
+    code, text = run(node, "--sort", "resident", "--limit", "1")
+    assert code == 0
+    assert re.findall(r"^default/(web-\d)", text, re.MULTILINE) == ["web-3"]
+    assert "and 2 more; --limit 3 shows all" in text
+    assert "3 VMs: " in text, "sums are those of all"
+    assert [each["pod"] for each in document(node, "--sort", "resident", "--limit", "2")["sandboxes"]] == [
+        "default/web-3",
+        "default/web-1",
+    ]
+    assert run(node, "--limit", "0")[0] == 2
+
+
+@pytest.mark.parametrize("differ_at", [20, 30, 63])
+def test_ids_that_differ_anywhere_do_not_look_alike(tmp_path: Path, differ_at: int) -> None:
+    node = KataNode(tmp_path)
+    ids = [f"{'a' * differ_at}{number}".ljust(64, "b") for number in range(3)]
+    for number, sandbox in enumerate(ids):
+        node.process(500 + number, qemu(sandbox, "512M", *shared("512M")))
+        node.memory(
+            500 + number, region(4096, 512, "/dev/shm/qemu_back_mem.dimm1.TAveDM (deleted)", inode=number + 1)
+        )
+    names = [line.split()[0] for line in run(node)[1].splitlines()[1:4]]
+    assert len(set(names)) == 3
+    assert all(len(name) <= 24 for name in names)
+    # What is shown can be asked for.
+    for name, sandbox in zip(names, ids, strict=True):
+        assert [each["id"] for each in document(node, name)["sandboxes"]] == [sandbox]
+
+
+def test_pods_that_differ_at_their_end_do_not_look_alike() -> None:
+    alike = [f"shop/a-very-long-name-of-a-deployment-7d4b9c6d5f-{end}" for end in ("x7f2p", "b9k4q")]
+    assert _distinct(alike, 24) == ["shop/a-very-…c6d5f-x7f2p", "shop/a-very-…c6d5f-b9k4q"]
+
+
+@given(st.sets(st.text("ab/-", min_size=1, max_size=70), max_size=6), st.integers(12, 40))
+def test_names_fit_and_no_two_are_the_same(texts: set[str], width: int) -> None:
+    shown = _distinct(sorted(texts), width)
+    assert all(len(name) <= width for name in shown)
+    assert len(set(shown)) == len(texts)
+
+
+def test_a_size_that_is_not_exact_is_marked(tmp_path: Path) -> None:
+    node = KataNode(tmp_path)
+    node.process(500, qemu("one", "512M,slots=10,maxmem=4G"))
+    node.memory(500, region(4096, 512, perms="rw-p") + region(8192, 3584, perms="rw-p", rss=262144))
+    text = run(node)[1]
+    assert re.search(r"^one +\? +≥768Mi +256Mi ", text, re.MULTILINE)
+    assert "note: it has a virtio-mem device" in run(node, "one")[1]
 
 
 def test_a_name_that_is_none_is_an_error(node: KataNode) -> None:

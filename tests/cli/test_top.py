@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_node_agent.cli.group import cli
-from kata_node_agent.cli.top_text import ORDERS, picture
+from kata_node_agent.cli.top_text import KEYS, picture
 from kata_node_agent.config.schema import Config
 from kata_node_agent.report.sandboxes import Overview, SandboxObserver
 from tests.report.kata_node import KataNode
@@ -37,7 +37,9 @@ def overview(node: KataNode) -> Overview:
     return SandboxObserver(node.root, Config()).look()
 
 
-def lines(overview: Overview, order: str = "m", width: int = 80, height: int | None = None) -> list[str]:
+def lines(
+    overview: Overview, order: str = "resident", width: int = 80, height: int | None = None
+) -> list[str]:
     drawn = picture(overview, order=order, width=width, height=height, clock="12:00:00", live=True)
     return [click.unstyle(line) for line in drawn]
 
@@ -48,9 +50,9 @@ def pods(drawn: list[str]) -> list[str]:
 
 def test_the_largest_is_first_and_each_key_sorts_by_its_own(overview: Overview) -> None:
     assert pods(lines(overview)) == ["web-2", "web-3", "web-1"]
-    assert pods(lines(overview, "v")) == ["web-1", "web-3", "web-2"]
-    assert pods(lines(overview, "p")) == ["web-1", "web-2", "web-3"]
-    assert pods(lines(overview, "r"))[-1] == "web-3"
+    assert pods(lines(overview, "vm")) == ["web-1", "web-3", "web-2"]
+    assert pods(lines(overview, "pod")) == ["web-1", "web-2", "web-3"]
+    assert pods(lines(overview, "risks"))[-1] == "web-3"
 
 
 def test_the_sums_stand_above(overview: Overview) -> None:
@@ -60,7 +62,7 @@ def test_the_sums_stand_above(overview: Overview) -> None:
     assert re.fullmatch(r"in shm +16\.5Gi █+ +103 % of 16Gi that it holds", drawn[3])
 
 
-@given(width=st.integers(1, 300), height=st.integers(1, 40), order=st.sampled_from(sorted(ORDERS)))
+@given(width=st.integers(1, 300), height=st.integers(1, 40), order=st.sampled_from(sorted(KEYS.values())))
 def test_a_picture_fits_the_terminal(width: int, height: int, order: str) -> None:
     drawn = lines(_overview(), order, width, height)
     assert all(len(line) <= max(60, width) for line in drawn)
@@ -83,6 +85,23 @@ def _keep(overview: Overview) -> None:
 def test_what_does_not_fit_is_counted(overview: Overview) -> None:
     drawn = lines(overview, height=9)
     assert (len(pods(drawn)), drawn[-2]) == (1, "and 2 more")
+
+
+def test_at_80_columns_nothing_of_a_line_is_missing(overview: Overview) -> None:
+    drawn = lines(overview)
+    assert drawn[5].split()[:6] == ["pod", "VM", "plugged", "resident", "beside", "risks"]
+    assert re.fullmatch(r"default/web-1 +8Gi +6Gi +358Mi +58Mi +\d   █+·+ +4 %", drawn[8])
+
+
+def test_only_so_many_are_shown_and_the_sums_are_of_all(overview: Overview, node: KataNode) -> None:
+    drawn = picture(overview, order="pod", width=80, height=24, clock="12:00:00", live=False, limit=2)
+    assert pods([click.unstyle(line) for line in drawn]) == ["web-1", "web-2"]
+    assert drawn[-1] == "and 1 more"
+    assert "3 Kata VMs" in drawn[0]
+    root = ["--host-root", str(node.folder), "--once", "--limit", "1"]
+    assert pods(CliRunner().invoke(cli, ["top", *root]).output.splitlines()) == ["web-2"]
+    found = json.loads(CliRunner().invoke(cli, ["top", *root, "--format", "json"]).output)
+    assert [each["pod"] for each in found["sandboxes"]] == ["default/web-2"]
 
 
 def test_without_a_terminal_it_is_one_plain_look(node: KataNode) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kata_node_agent.series import Observed
 
 SCHEMA = "kata-node-agent/advise/v1"
+_NO_HANDLER = "no handler of the container runtime starts Kata here"
 
 
 @click.command("advise", short_help="What to set, from what was observed: podFixed, systemReserved.")
@@ -103,7 +104,9 @@ def advise_document(root: HostRoot, config: Config) -> dict[str, Any]:
 def as_yaml(document: Mapping[str, Any]) -> str:
     """Only what is to be applied, as documents of one stream."""
     settings = [each["setting"] for each in (*document["handlers"], *document["node"]) if each["setting"]]
-    return "\n---\n".join(settings) if settings else "# nothing to change"
+    if settings:
+        return "\n---\n".join(settings)
+    return "# nothing to change" if document["handlers"] else f"# {_NO_HANDLER}"
 
 
 def as_text(document: Mapping[str, Any]) -> str:
@@ -113,7 +116,16 @@ def as_text(document: Mapping[str, Any]) -> str:
     parts = [list(problem_lines(document["problems"]))]
     parts += [list(_advice(each)) for each in (*document["handlers"], *document["node"])]
     if not document["handlers"]:
-        parts.insert(1, ["no handler of the container runtime starts Kata here"])
+        from kata_node_agent.cli.sandbox_text import wrapped
+        from kata_node_agent.host.kata import CONTAINERD, CRIO
+
+        looked = f"looked for in {', '.join((*CRIO, *CONTAINERD))}"
+        steps = (
+            "install Kata (on OpenShift a KataConfig, else kata-deploy), and ask again; `kata-node-agent check` says whether "
+            "this node can run its VMs. If it is installed, see that those files are the node's: --host-root DIR names where "
+            "its root is mounted"
+        )
+        parts.insert(1, [*wrapped(f"{_NO_HANDLER}: ", looked), *wrapped("  next: ", steps)])
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,22 @@ def interval(help_text: str) -> Callable[[F], F]:
         metavar="SECONDS",
         help=help_text,
     )
+
+
+def sort(choices: Sequence[str], default: str) -> Callable[[F], F]:
+    """``--sort`` of a command that lists; amounts come with the largest first."""
+    return click.option(
+        "--sort",
+        type=click.Choice(list(choices)),
+        default=default,
+        show_default=True,
+        help="By what; amounts with the largest first.",
+    )
+
+
+limit = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Show N at most; sums are those of all."
+)
 
 
 def host_root_or(given: Path, configured: Path) -> Path:

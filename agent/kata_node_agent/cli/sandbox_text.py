@@ -7,40 +7,53 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kata_node_agent.cli.sandbox_order import names_of
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kata_node_agent.report.sandboxes import Overview, SandboxView
-    from kata_node_agent.sandboxes.model import Charge, Cost
+    from kata_node_agent.sandboxes.model import Charge, Cost, Sandbox
 
 WIDTH = 80
 _UNKNOWN = "?"
 _MAX_UNBELIEVED = 5
 
 
-def as_text(overview: Overview, *, details: bool = False) -> str:
+def as_text(overview: Overview, *, details: bool = False, limit: int | None = None) -> str:
     """All of it as one text.
 
     Args:
         overview: of the sandboxes.
         details: also what each costs part by part, what its cgroups are charged, and all its risks.
+        limit: so many of them at most; the sums are those of all.
     """
     parts: list[Sequence[str]] = [[*_problems(overview)]]
     if not overview.views:
         parts.append(["no Kata VM runs here"])
     elif details:
-        parts += [[*_details(view)] for view in overview.views]
+        parts += [[*_details(view)] for view in overview.views[:limit]]
     else:
-        parts += [[*_table(overview.views)], [*_sums(overview)], [*_risks(overview.views)]]
+        parts += [[*_table(overview.views[:limit])]]
+    if limit is not None and len(overview.views) > limit:
+        parts.append([f"and {len(overview.views) - limit} more; --limit {len(overview.views)} shows all"])
+    if overview.views and not details:
+        parts += [[*_sums(overview)], [*_risks(overview.views)]]
     parts.append([*_unbelieved(overview)])
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
 def name_of(view: SandboxView) -> str:
     """The pod, and where nothing says it the sandbox."""
-    return view.sandbox.pod or view.sandbox.id[:24]
+    return view.sandbox.pod or cut(view.sandbox.id, 24)
+
+
+def vm_size(sandbox: Sandbox) -> str:
+    """A VM's size in a table: with a virtio-mem device ``~`` what was requested of it, or ``≥`` the least that it has."""
+    return {"exact": "", "requested": "~", "at_least": "≥"}[sandbox.size_certainty] + size(
+        sandbox.vm_memory_bytes
+    )
 
 
 def size(amount: int | None) -> str:
@@ -77,13 +90,13 @@ def _table(views: Sequence[SandboxView]) -> Iterator[str]:
         f"{'pod':<24} {'handler':<8}{'VM':>8}{'plugged':>8}{'resident':>9}{'beside':>7}{'rss sum':>8}  risks"
     )
     yield click.style(head, bold=True)
-    for view in views:
+    for view, name in zip(views, names_of(views, 24), strict=True):
         sandbox, cost = view.sandbox, view.sandbox.cost
         plugged = size(sandbox.hotplugged_bytes) if sandbox.hotplugged_bytes else "-"
         risks = click.style(f"{len(view.risks):>5}", fg="red") if view.risks else f"{'-':>5}"
         yield (
-            f"{cut(name_of(view), 24):<24} {cut(sandbox.handler or _UNKNOWN, 7):<8}"
-            f"{size(sandbox.vm_memory_bytes):>8}{plugged:>8}"
+            f"{name:<24} {cut(sandbox.handler or _UNKNOWN, 7):<8}"
+            f"{vm_size(sandbox):>8}{plugged:>8}"
             f"{size(cost.resident_bytes if cost else None):>9}{size(cost.host_overhead_bytes if cost else None):>7}"
             f"{size(cost.rss_sum_bytes if cost else None):>8}  {risks}"
         )
@@ -124,7 +137,7 @@ def _details(view: SandboxView) -> Iterator[str]:
     sandbox, known = view.sandbox, view.known
     yield click.style(f"{name_of(view)}", bold=True) + f"  sandbox {cut(sandbox.id, 64)}"
     yield (
-        f"  {'VM':<12}{size(sandbox.vm_memory_bytes)}: {size(sandbox.base_bytes)} at boot, "
+        f"  {'VM':<12}{vm_size(sandbox)}: {size(sandbox.base_bytes)} at boot, "
         f"{size(sandbox.hotplugged_bytes)} plugged"
         + (f", at most {size(sandbox.max_bytes)}" if sandbox.max_bytes else "")
         + f"; in {sandbox.memory_location}"

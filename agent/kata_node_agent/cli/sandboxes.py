@@ -10,6 +10,7 @@ import click
 
 from kata_node_agent.cli import options
 from kata_node_agent.cli.output import print_again_and_again, print_text
+from kata_node_agent.cli.sandbox_order import matches, ordered
 from kata_node_agent.errors import HostError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 @options.config_file
 @options.host_root
 @options.output_format
+@options.sort(("id", "pod", "resident", "vm", "beside", "risks"), "id")
+@options.limit
 @click.option("--details", is_flag=True, help="What each costs part by part, and all its risks.")
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C; json one a line.")
 @options.interval("Time between two looks of --watch.")
@@ -31,13 +34,16 @@ def command(
     config_file: Path | None,
     host_root: Path,
     output_format: str,
+    sort: str,
+    limit: int | None,
     details: bool,
     watch: bool,
     interval: float,
 ) -> None:
     """The Kata VMs that run on this node: how big they are, what they really cost, and what threatens them.
 
-    NAME shows one in detail: a pod (namespace/name, or its name), or the beginning of a sandbox's id. Reads the node
+    NAME shows one in detail: a pod (namespace/name, or its name), the beginning of a sandbox's id, or a name as it stands
+    in the table. Reads the node
     itself and needs no running agent; shared memory is counted once, where the sum of RSS counts it up to three times.
 
     \b
@@ -45,6 +51,7 @@ def command(
       kata-node-agent sandboxes
       kata-node-agent sandboxes default/web-0
       kata-node-agent sandboxes --format json | jq '.sandboxes[] | {pod, risks}'
+      kata-node-agent sandboxes --sort risks --limit 10
       kata-node-agent sandboxes --watch
 
     \b
@@ -59,12 +66,12 @@ def command(
     observer = SandboxObserver(root, config)
 
     def show() -> str:
-        overview = _chosen(observer.look(), name)
+        overview = ordered(_chosen(observer.look(), name), sort)
         if output_format == "json":
-            return json.dumps(overview.document())
+            return json.dumps(replace(overview, views=overview.views[:limit]).document())
         from kata_node_agent.cli.sandbox_text import as_text
 
-        return as_text(overview, details=details or name is not None)
+        return as_text(overview, details=details or name is not None, limit=limit)
 
     if not watch:
         print_text(show())
@@ -75,12 +82,7 @@ def command(
 def _chosen(overview: Overview, name: str | None) -> Overview:
     if name is None:
         return overview
-    views = tuple(
-        view
-        for view in overview.views
-        if view.sandbox.id.startswith(name)
-        or (view.sandbox.pod is not None and name in {view.sandbox.pod, view.sandbox.pod.rpartition("/")[2]})
-    )
+    views = tuple(view for view in overview.views if matches(view, name))
     if not views:
         raise HostError(
             f"no sandbox of this node is or belongs to {name}",

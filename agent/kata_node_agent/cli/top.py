@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from kata_node_agent.report.sandboxes import SandboxObserver
 
-_SORTS = {"resident": "m", "vm": "v", "beside": "o", "risks": "r", "pod": "p"}
 _WIDTH, _HEIGHT = 80, 24
 # The other screen, without a cursor and without wrapping; and back.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
@@ -35,9 +33,8 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 @options.config_file
 @options.host_root
 @options.output_format
-@click.option(
-    "--sort", type=click.Choice(list(_SORTS)), default="resident", show_default=True, help="By what."
-)
+@options.sort(("resident", "vm", "beside", "risks", "pod"), "resident")
+@options.limit
 @options.interval("Time between two looks.")
 @click.option(
     "--once",
@@ -45,7 +42,13 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
     help="One look, then end; so it is with json, and where the output is no terminal.",
 )
 def command(
-    config_file: Path | None, host_root: Path, output_format: str, sort: str, interval: float, once: bool
+    config_file: Path | None,
+    host_root: Path,
+    output_format: str,
+    sort: str,
+    limit: int | None,
+    interval: float,
+    once: bool,
 ) -> None:
     """The Kata VMs of this node, live and sorted: size, what is resident, what runs beside them, risks.
 
@@ -55,7 +58,7 @@ def command(
     Examples:
       kata-node-agent top
       kata-node-agent top --sort risks
-      kata-node-agent top --once | head
+      kata-node-agent top --once --limit 10
       kata-node-agent top --once --format json | jq '.sandboxes[0].pod'
 
     \b
@@ -68,40 +71,47 @@ def command(
     config = load(config_file).config
     observer = SandboxObserver(HostRoot(options.host_root_or(host_root, config.host_root)), config)
     if output_format == "json":
-        from kata_node_agent.cli.top_text import in_order
+        from kata_node_agent.cli.sandbox_order import ordered
 
-        overview = observer.look()
-        print_text(json.dumps(replace(overview, views=in_order(overview, _SORTS[sort])).document()))
+        print_text(json.dumps(ordered(observer.look(), sort, limit).document()))
         return
     if once or not sys.stdout.isatty():
-        print_text("\n".join(_lines(observer, _SORTS[sort], _WIDTH, None, live=False)))
+        print_text("\n".join(_lines(observer, sort, limit, _WIDTH, None, live=False)))
         return
     # The first look before the screen is taken: an error is said where it can be read.
     observer.look()
     with contextlib.suppress(KeyboardInterrupt), _screen():
-        _show(observer, _SORTS[sort], interval)
+        _show(observer, sort, limit, interval)
 
 
-def _show(observer: SandboxObserver, order: str, interval: float) -> None:
-    from kata_node_agent.cli.top_text import ORDERS
+def _show(observer: SandboxObserver, order: str, limit: int | None, interval: float) -> None:
+    from kata_node_agent.cli.top_text import KEYS
 
     while True:
         # The output's own size: a pipe may feed the input.
         columns, rows = shutil.get_terminal_size((_WIDTH, _HEIGHT))
-        lines = _lines(observer, order, columns, rows, live=sys.stdin.isatty())
+        lines = _lines(observer, order, limit, columns, rows, live=sys.stdin.isatty())
         # Drawn over the one before: cleared first, a screen that is filled anew flickers.
         print_text("\x1b[H" + "\x1b[K\r\n".join(lines[:rows]) + "\x1b[J")
         key = _key(interval)
         if key in {"q", "Q", "\x03", "\x04"}:
             return
-        order = key if key in ORDERS else order
+        order = KEYS.get(key, order)
 
 
-def _lines(observer: SandboxObserver, order: str, width: int, height: int | None, *, live: bool) -> list[str]:
+def _lines(
+    observer: SandboxObserver, order: str, limit: int | None, width: int, height: int | None, *, live: bool
+) -> list[str]:
     from kata_node_agent.cli.top_text import picture
 
     return picture(
-        observer.look(), order=order, width=width, height=height, clock=time.strftime("%H:%M:%S"), live=live
+        observer.look(),
+        order=order,
+        width=width,
+        height=height,
+        clock=time.strftime("%H:%M:%S"),
+        live=live,
+        limit=limit,
     )
 
 

@@ -6,67 +6,56 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kata_node_agent.cli.sandbox_text import cut, name_of, size
+from kata_node_agent.cli.sandbox_order import names_of, ordered
+from kata_node_agent.cli.sandbox_text import cut, size, vm_size
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from kata_node_agent.report.sandboxes import Overview, SandboxView
 
 _LEAST_WIDTH = 60
 _MOST_WIDTH = 160
-# What a line has beside the pod's name and the bar.
-_FIXED = 8 + 9 + 8 + 7 + 3
 _HEAD_LINES = 6
 
 
-def _resident(view: SandboxView) -> int:
-    return view.sandbox.cost.resident_bytes if view.sandbox.cost is not None else 0
-
-
-def _beside(view: SandboxView) -> int:
-    return view.sandbox.cost.host_overhead_bytes if view.sandbox.cost is not None else 0
-
-
-# Key on the keyboard → (name, what counts).
-ORDERS: dict[str, tuple[str, Callable[[SandboxView], tuple[int, str]]]] = {
-    "m": ("resident", lambda view: (-_resident(view), name_of(view))),
-    "v": ("vm", lambda view: (-view.sandbox.vm_memory_bytes, name_of(view))),
-    "o": ("beside", lambda view: (-_beside(view), name_of(view))),
-    "r": ("risks", lambda view: (-len(view.risks), name_of(view))),
-    "p": ("pod", lambda view: (0, name_of(view))),
-}
-
-
-def in_order(overview: Overview, order: str) -> tuple[SandboxView, ...]:
-    """The sandboxes sorted by a key of `ORDERS`."""
-    return tuple(sorted(overview.views, key=ORDERS[order][1]))
+# Key on the keyboard → by what it sorts.
+KEYS = {"m": "resident", "v": "vm", "o": "beside", "r": "risks", "p": "pod"}
 
 
 def picture(
-    overview: Overview, *, order: str, width: int, height: int | None, clock: str, live: bool
+    overview: Overview,
+    *,
+    order: str,
+    width: int,
+    height: int | None,
+    clock: str,
+    live: bool,
+    limit: int | None = None,
 ) -> list[str]:
     """The lines, none wider than ``width``.
 
     Args:
         overview: of the sandboxes.
-        order: a key of `ORDERS`.
+        order: by what, of `KEYS`.
         width: columns of the terminal.
         height: its lines; ``None`` for all sandboxes.
         clock: the time, for the first line.
         live: whether keys are listened to.
+        limit: so many sandboxes at most, also where more fit; the sums are those of all.
     """
     width = max(_LEAST_WIDTH, min(width, _MOST_WIDTH))
-    views = in_order(overview, order)
+    views = ordered(overview, order).views
     lines = [*_head(overview, views, width, clock)]
     room = len(views) if height is None else max(1, height - _HEAD_LINES - (1 if live else 0))
-    shown = views if len(views) <= room else views[: room - 1]
+    most = len(views) if limit is None else limit
+    shown = views if len(views) <= min(room, most) else views[: min(room - 1, most)]
     lines += _rows(shown, width)
     if len(shown) < len(views):
         lines.append(f"and {len(views) - len(shown)} more")
     if live:
-        keys = "  ".join(f"{key} {name}" for key, (name, _) in ORDERS.items())
+        keys = "  ".join(f"{key} {name}" for key, name in KEYS.items())
         lines.append(click.style(cut(f"sort: {keys}   q quit", width), dim=True))
     return lines
 
@@ -74,7 +63,7 @@ def picture(
 def _head(overview: Overview, views: Sequence[SandboxView], width: int, clock: str) -> Iterator[str]:
     node = overview.node
     given = sum(view.sandbox.vm_memory_bytes for view in views)
-    resident = sum(map(_resident, views))
+    resident = sum(view.sandbox.cost.resident_bytes for view in views if view.sandbox.cost is not None)
     threatened = sum(1 for view in views if view.risks)
     title = f"{len(views)} Kata VM{'s' if len(views) != 1 else ''}"
     risks = f", {threatened} with risks" if threatened else ""
@@ -97,11 +86,15 @@ def _total(word: str, amount: int, of: int | None, what: str, width: int) -> str
 
 
 def _rows(views: Sequence[SandboxView], width: int) -> Iterator[str]:
-    pod = min(48, (width - _FIXED) * 5 // 9)
-    cells = max(4, width - _FIXED - pod - 8)
-    head = f"{'pod':<{pod}}{'VM':>8}{'resident':>9}{'beside':>8}{'risks':>7}   {'of the VM'}"
+    # What a line has beside the pod's name and the bar; a narrow terminal has no room for what was plugged.
+    with_plugged = width >= 80
+    fixed = 8 + 9 + 8 + 7 + 3 + (8 if with_plugged else 0)
+    pod = min(48, (width - fixed) * 5 // 9)
+    cells = max(4, width - fixed - pod - 6)
+    plugged = f"{'plugged':>8}" if with_plugged else ""
+    head = f"{'pod':<{pod}}{'VM':>8}{plugged}{'resident':>9}{'beside':>8}{'risks':>7}   {'of the VM'}"
     yield click.style(cut(head, width), bold=True)
-    for view in views:
+    for view, name in zip(views, names_of(views, pod - 1), strict=True):
         sandbox, cost = view.sandbox, view.sandbox.cost
         number = f"{len(view.risks) or '-':>7}"
         risks = click.style(number, fg="red") if view.risks else number
@@ -109,8 +102,10 @@ def _rows(views: Sequence[SandboxView], width: int) -> Iterator[str]:
         if cost is not None and sandbox.vm_memory_bytes:
             percent = 100 * cost.guest_bytes / sandbox.vm_memory_bytes
             share = f"   {bar(cost.guest_bytes, sandbox.vm_memory_bytes, cells)} {percent:3.0f} %"
+        if with_plugged:
+            plugged = f"{size(sandbox.hotplugged_bytes) if sandbox.hotplugged_bytes else '-':>8}"
         yield (
-            f"{cut(name_of(view), pod - 1):<{pod}}{size(sandbox.vm_memory_bytes):>8}"
+            f"{name:<{pod}}{vm_size(sandbox):>8}{plugged}"
             f"{size(cost.resident_bytes if cost else None):>9}{size(cost.host_overhead_bytes if cost else None):>8}"
             f"{risks}{share}"
         )
