@@ -65,7 +65,10 @@ def test_a_node_without_kata_is_told_so(tmp_path: Path) -> None:
     node = KataNode(tmp_path)
     (tmp_path / "etc/crio/crio.conf.d/50-kata").unlink()
     text = run(node)
-    assert "no handler of the container runtime starts Kata here: looked for in /etc/crio/crio.conf" in " ".join(text.split())
+    assert (
+        "no handler of the container runtime starts Kata here: looked for in /etc/crio/crio.conf"
+        in " ".join(text.split())
+    )
     assert "next: install Kata" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "# no handler" in run(node, "--format", "yaml")

@@ -68,15 +68,7 @@ class _Lib(Protocol):
     def kna_open_sizes(self, proc: int, pid: int) -> int: ...
     def kna_read_sizes(self, proc: int, pids: object, files: object, count: int, sizes: object) -> None: ...
     def kna_read_memory(
-        self,
-        proc: int,
-        pid: int,
-        source: int,
-        min_bytes: int,
-        until: int,
-        memory: object,
-        mappings: object,
-        capacity: int,
+        self, proc: int, pid: int, source: int, min_bytes: int, until: int, *filled_in: object
     ) -> int: ...
     def kna_step_name(self, step: int) -> object: ...
     def kna_capability_name(self, index: int) -> object: ...
