@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -272,3 +273,17 @@ def test_by_default_a_place_that_a_vm_without_a_device_takes_is_refused_at_alloc
     allowed = [kept.keeper.allocate([index]).allowed for index in kept.plan().healthy_indices]
     assert allowed.count(False) == 1
     assert kept.keeper.mode is Mode.ENFORCE
+
+
+def test_a_pod_without_a_vm_that_kubelet_has_just_admitted_counts_at_once(kept: Kept) -> None:
+    kept.look()
+    before = kept.keeper.account.room.left(ALLOCATABLE)
+    uid = "0e6b1c52-0000-4000-9000-000000000001"
+    group = f"sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+    kept.node.write(f"{group}/memory.current", "0\n")
+    kept.node.write(f"{group}/memory.stat", "anon 0\n")
+    kept.node.allocations[uid] = {"ContainerResources": {"a": {"requests": {"memory": "5Gi"}}}}
+    data = json.dumps({"entries": kept.node.allocations})
+    kept.node.write("var/lib/kubelet/allocated_pods_state", json.dumps({"data": data, "checksum": 1}))
+    kept.look()
+    assert kept.keeper.account.room.left(ALLOCATABLE) == before - 5 * GIB

@@ -11,6 +11,7 @@ from kata_node_agent.capacity.pressure_stop import Pressure
 from kata_node_agent.capacity.usual import usual_vm_bytes
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError
+from kata_node_agent.host.allocations import signature
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.facts import is_live
 from kata_node_agent.host.machine import KUBELET_ROOT
@@ -69,6 +70,7 @@ class MemoryReader:
         self._mounts: CgroupMounts | None = None
         self._others: Mapping[str, OtherPod] = {}
         self._others_at = float("-inf")
+        self._allocated: tuple[int, ...] | None = None
         self._handlers: Mapping[str, VmSettings] = {}
         self._overheads: Mapping[str, int] = {}
         self._forecaster: Forecaster | None = None
@@ -97,9 +99,12 @@ class MemoryReader:
             self._handlers = self._read_handlers(view)
             self._overheads = self._read_overheads(config.state_dir)
             self._settings_at = now
-        if view is not None and view.kubelet is not None and now - self._others_at >= OTHERS_SECONDS:
-            self._others = read_other_pods(self._root, view.kubelet, self._mounts, kata_uids)
-            self._others_at = now
+        if view is not None and view.kubelet is not None:
+            allocated = signature(self._root, _kubelet_root(view))
+            # A pod that kubelet has just admitted counts at once.
+            if now - self._others_at >= OTHERS_SECONDS or allocated != self._allocated:
+                self._others = read_other_pods(self._root, view.kubelet, self._mounts, kata_uids)
+                self._others_at, self._allocated = now, allocated
         budget = view.budget if view is not None else None
         eviction = budget.eviction_hard_bytes if budget is not None else 0
         available, huge_free = self._meminfo()
@@ -130,10 +135,8 @@ class MemoryReader:
             from kata_node_agent.report.forecasts import Forecaster
 
             self._forecaster = Forecaster(self._root)
-        kubelet = view.kubelet if view is not None else None
-        folder = (kubelet.text("rootDir") if kubelet is not None else "") or KUBELET_ROOT
         usual = VmSettings(default_memory_bytes=usual_vm_bytes(config.sandbox.vm_memory, {}))
-        return self._forecaster.look(sandboxes, self._handlers, folder, usual)
+        return self._forecaster.look(sandboxes, self._handlers, _kubelet_root(view), usual)
 
     def _read_overheads(self, folder: Path) -> Mapping[str, int]:
         """Of the handlers that have a history. It is this machine's: a recorded tree has none."""
@@ -165,6 +168,12 @@ class MemoryReader:
         capacity = budget.capacity_bytes if budget is not None else None
         katas = read_kata_settings(self._root)
         return settings_by_handler(self._root, katas, capacity, live=bool(self._live))
+
+
+def _kubelet_root(view: NodeView | None) -> str:
+    """Kubelet's folder."""
+    kubelet = view.kubelet if view is not None else None
+    return (kubelet.text("rootDir") if kubelet is not None else "") or KUBELET_ROOT
 
 
 def backing_of(memory_in: str) -> Backing:

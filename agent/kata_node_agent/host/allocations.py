@@ -7,6 +7,7 @@ the pod as a whole where the feature for resizing it is on). Older releases have
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.dataclass import dataclass
@@ -52,6 +53,15 @@ def read_allocations(root: HostRoot, kubelet_root: str = KUBELET_ROOT) -> Mappin
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return {uid: found for uid, entry in entries if (found := _pod(entry)) is not None}
+
+
+def signature(root: HostRoot, kubelet_root: str = KUBELET_ROOT) -> tuple[int, ...] | None:
+    """Another one where the file is another: kubelet replaces it as a whole. ``None`` where there is none."""
+    try:
+        status = os.stat(root.resolve(f"{kubelet_root}/{NAME}"))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _pod(entry: Any) -> PodAllocation | None:

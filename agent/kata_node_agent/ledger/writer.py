@@ -77,6 +77,9 @@ class Writer:
         Raises:
             LedgerError: nothing of these was written, and they are not kept.
         """
+        if not self.was_open and self.problem is not None:
+            # Why it could not be opened is what is to be said.
+            raise LedgerError(self.problem.message, hint=self.problem.hint)
         bodies = [encode_note(note, self._wall()) for note in notes]
         self._call(lambda: self._store.write({**self._entries, **entries}, [*self._notes, *bodies]))
         self._entries, self._notes = {}, []
@@ -97,12 +100,14 @@ class Writer:
 
     def flush(self) -> None:
         """Writes what waits, or sees whether the file is in its place; `problem` says whether that worked."""
+        if not self.was_open:
+            return
         with contextlib.suppress(LedgerError):
             if self.problem is not None:
                 self._probe()
             elif self._entries or self._notes:
                 self.write({})
-            elif self.was_open:
+            else:
                 self._call(self._store.check)
 
     def _probe(self) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.hotplug import Vm
 from kata_node_agent.capacity.sizing import forecast
 from kata_node_agent.dataclass import dataclass
-from kata_node_agent.host.allocations import NAME, read_allocations
+from kata_node_agent.host.allocations import read_allocations, signature
 from kata_node_agent.report.bundle import Bundle, read_bundle
 from kata_node_agent.report.risk_facts import becomes, pod_facts
 
@@ -81,15 +80,10 @@ class Forecaster:
         return found
 
     def _read_allocations(self, kubelet_root: str) -> None:
-        """Kubelet replaces the file as a whole: it is read again when it is another one."""
-        try:
-            status = os.stat(self._root.resolve(f"{kubelet_root}/{NAME}"))
-            signature = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-        except OSError:
-            signature = None
-        if signature is None or signature != self._signature:
+        found = signature(self._root, kubelet_root)
+        if found is None or found != self._signature:
             self._allocations = read_allocations(self._root, kubelet_root) or {}
-            self._signature = signature
+            self._signature = found
 
 
 def _final_bytes(
