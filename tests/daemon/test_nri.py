@@ -39,7 +39,15 @@ class Node:
         self.config = Config(nri=NriConfig(socket=folder / "s", **settings))  # type: ignore[arg-type]
         self.history = History()
         self.handlers = {"vms": VmSettings(default_memory_bytes=GIB // 2)}
-        self.gate = NriGate(lambda: self.config, budget, lambda: self.handlers, lambda _: False, self.history)
+        self.default = ""
+        self.gate = NriGate(
+            lambda: self.config,
+            budget,
+            lambda: self.handlers,
+            lambda _: False,
+            self.history,
+            lambda: self.default,
+        )
 
 
 @asynccontextmanager
@@ -69,6 +77,23 @@ def test_handlers_and_their_vms_are_as_the_runtimes_configuration_says(short_dir
         asked = {claim.handler: claim.vm_bytes for claim in budget.claims.values()}
         # One by the runtime's configuration, one by its name with our own setting for the size.
         assert asked == {"vms": GIB + GIB // 2, "kata": 3 * GIB}
+
+    asyncio.run(run())
+
+
+def test_pods_that_name_no_handler_are_katas_where_the_runtimes_default_is(short_dir: Path) -> None:
+    async def run() -> None:
+        budget = Budget(100 * GIB)
+        node = Node(short_dir, budget)
+        node.default = "vms"
+        async with Runtime(short_dir / "s") as runtime, running(node.gate):
+            await runtime.taken.wait()
+            await runtime.run(pod(1, GIB, ""))
+            node.default = ""
+            await runtime.run(pod(2, GIB, ""))
+        assert [(claim.sandbox, claim.vm_bytes) for claim in budget.claims.values()] == [
+            ("sandbox1", GIB + GIB // 2)
+        ]
 
     asyncio.run(run())
 

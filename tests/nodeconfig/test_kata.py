@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kata_node_agent.host.kata import read_default_handlers
 from kata_node_agent.host.root import HostRoot
 from kata_node_agent.nodeconfig.kata import KataSettings, read_kata_settings
 
@@ -96,3 +97,18 @@ def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
     (tmp_path / "k.toml").unlink()
     os.mkfifo(tmp_path / "k.toml")
     assert handlers(tmp_path)["kata"].default_memory_bytes == 2 << 30
+
+
+def test_the_handler_of_pods_that_name_none_is_the_last_that_a_file_says(tmp_path: Path) -> None:
+    assert read_default_handlers(HostRoot(tmp_path)) == {}
+    crio, containerd = tmp_path / "etc/crio/crio.conf.d", tmp_path / "etc/containerd"
+    crio.mkdir(parents=True)
+    containerd.mkdir()
+    (crio / "00-default.conf").write_text('[crio.runtime]\ndefault_runtime = "kata"\n')
+    (crio / "10-comment.conf").write_text('# default_runtime = "crun"\n')
+    (containerd / "config.toml").write_text(
+        "[plugins.'io.containerd.cri.v1.runtime'.containerd]\n  default_runtime_name = 'kata-qemu'\n"
+    )
+    assert read_default_handlers(HostRoot(tmp_path)) == {"crio": "kata", "containerd": "kata-qemu"}
+    (crio / "20-later.conf").write_text('[crio.runtime]\ndefault_runtime="crun"\n')
+    assert read_default_handlers(HostRoot(tmp_path))["crio"] == "crun"

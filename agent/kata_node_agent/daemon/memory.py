@@ -14,6 +14,7 @@ from kata_node_agent.errors import HostError
 from kata_node_agent.host.allocations import signature
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.facts import is_live
+from kata_node_agent.host.kata import read_default_handlers
 from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.host.meminfo import read_meminfo
 from kata_node_agent.host.pressure import parse_pressure
@@ -50,6 +51,7 @@ class Reading:
         node: the account's facts.
         pressure: its signs.
         handlers: Kata's settings for each handler.
+        default_handler: that of a pod which names none; empty where that is not Kata's.
         overheads: by handler, the p99 of what its sandboxes cost beside their guests' memory, in bytes.
         expected: by sandbox, what its VM becomes.
     """
@@ -57,6 +59,7 @@ class Reading:
     node: NodeMemory
     pressure: Pressure
     handlers: Mapping[str, VmSettings]
+    default_handler: str
     overheads: Mapping[str, int]
     expected: Mapping[str, Expected]
 
@@ -72,6 +75,7 @@ class MemoryReader:
         self._others_at = float("-inf")
         self._allocated: tuple[int, ...] | None = None
         self._handlers: Mapping[str, VmSettings] = {}
+        self._default_handler = ""
         self._overheads: Mapping[str, int] = {}
         self._forecaster: Forecaster | None = None
         self._settings_at = float("-inf")
@@ -123,7 +127,14 @@ class MemoryReader:
             left_bytes=available - eviction if available is not None else None,
             margin_bytes=config.accounting.margin,
         )
-        return Reading(node, pressure, self._handlers, self._overheads, self._expect(view, config, sandboxes))
+        return Reading(
+            node,
+            pressure,
+            self._handlers,
+            self._default_handler,
+            self._overheads,
+            self._expect(view, config, sandboxes),
+        )
 
     def _expect(
         self, view: NodeView | None, config: Config, sandboxes: Collection[Sandbox]
@@ -167,6 +178,10 @@ class MemoryReader:
         budget = view.budget if view is not None else None
         capacity = budget.capacity_bytes if budget is not None else None
         katas = read_kata_settings(self._root)
+        defaults = read_default_handlers(self._root)
+        self._default_handler = next(
+            (kata.handler for kata in katas if defaults.get(kata.runtime) == kata.handler), ""
+        )
         return settings_by_handler(self._root, katas, capacity, live=bool(self._live))
 
 

@@ -37,6 +37,7 @@ class NriGate:
         handlers: Callable[[], Mapping[str, VmSettings]],
         is_admitted: Callable[[str], bool],
         history: History,
+        default_handler: Callable[[], str] = lambda: "",
     ) -> None:
         """Connects to nothing yet.
 
@@ -46,9 +47,11 @@ class NriGate:
             handlers: those that the runtime's configuration leads to Kata, with what decides the size of their VMs.
             is_admitted: whether the account was asked about a sandbox.
             history: takes when the runtime begins to ask, and when it ends.
+            default_handler: Kata's handler that runs pods which name none; empty where there is none.
         """
         self._config = config
         self._handlers = handlers
+        self._default_handler = default_handler
         self._history = history
         self._said = ""
         self.tally = Tally()
@@ -83,7 +86,7 @@ class NriGate:
     def _size_for(self, handler: str) -> Size | None:
         config = self._config()
         default = VmSettings(default_memory_bytes=usual_vm_bytes(config.sandbox.vm_memory, {}))
-        return size_for(handler, self._handlers(), config.nri.handlers, default)
+        return size_for(handler or self._default_handler(), self._handlers(), config.nri.handlers, default)
 
     def _changed(self) -> None:
         status = self._client.status
@@ -131,4 +134,11 @@ def nri_gate(config: Callable[[], Config], keeper: AccountKeeper, history: Histo
         known = keeper.account.book.admissions.get(sandbox)
         return known is not None and known.asked
 
-    return NriGate(config, keeper, lambda: keeper.handlers, is_admitted, history)
+    return NriGate(
+        config,
+        keeper,
+        lambda: keeper.handlers,
+        is_admitted,
+        history,
+        lambda: keeper.next_vm.default_handler,
+    )

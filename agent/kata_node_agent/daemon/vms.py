@@ -26,6 +26,7 @@ class NextVm:
 
     Attributes:
         handlers: Kata's settings for each handler.
+        default_handler: that of a pod which names none; empty where that is not Kata's.
     """
 
     def __init__(self, config: Callable[[], Config]) -> None:
@@ -33,10 +34,12 @@ class NextVm:
         self._backings: Mapping[str, Backing] = {}
         self._overheads: Mapping[str, int] = {}
         self.handlers: Mapping[str, VmSettings] = {}
+        self.default_handler = ""
 
     def take(self, reading: Reading, running: Iterable[Vm]) -> None:
         """Takes what was read; VMs that run are believed before the settings."""
         self.handlers, self._overheads = reading.handlers, reading.overheads
+        self.default_handler = reading.default_handler
         told = {
             name: backing_of(settings.memory_in)
             for name, settings in reading.handlers.items()

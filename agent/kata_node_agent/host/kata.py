@@ -6,6 +6,7 @@ installs Kata after the node is found eligible.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from kata_node_agent.dataclass import dataclass
@@ -39,6 +40,11 @@ SEARCH: Mapping[Kind, tuple[str, ...]] = {
 CONFIGURATIONS = (*SEARCH["go"], *SEARCH["runtime-rs"])
 CRIO = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d", "/usr/share/crio/crio.conf.d")
 CONTAINERD = ("/etc/containerd/config.toml", "/etc/containerd/conf.d", "/etc/containerd/config.toml.d")
+_MAX_FILE_BYTES = 1 << 20
+# CRI-O's name of it and containerd's. By its line: the files that say it are mostly not worth the parser.
+_DEFAULT = re.compile(
+    r"""^[ \t]*default_runtime(?:_name)?[ \t]*=[ \t]*["']([^"'\n]{0,200})["']""", re.MULTILINE
+)
 _CONTAINERD_PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
 
 
@@ -93,6 +99,16 @@ def read_kata(root: HostRoot) -> KataFacts | None:
     )
 
 
+def read_default_handlers(root: HostRoot) -> dict[str, str]:
+    """By runtime (``crio``, ``containerd``): the handler, Kata's or not, of a pod that names none, where a file says it."""
+    found: dict[str, str] = {}
+    for runtime, places in (("crio", CRIO), ("containerd", CONTAINERD)):
+        for path in _files(root, places):
+            if names := _DEFAULT.findall(root.try_read_text(path, _MAX_FILE_BYTES) or ""):
+                found[runtime] = names[-1]
+    return found
+
+
 def crio_handlers(document: Mapping[str, Any]) -> Iterator[KataHandler]:
     """Handlers of a CRI-O configuration that start VMs."""
     for name, table in table_in(document, "crio", "runtime", "runtimes").items():
@@ -136,7 +152,7 @@ def _files(root: HostRoot, places: tuple[str, ...]) -> Iterator[str]:
 
 
 def _toml(root: HostRoot, path: str) -> Mapping[str, Any] | None:
-    text = root.try_read_text(path, 1 << 20)
+    text = root.try_read_text(path, _MAX_FILE_BYTES)
     if text is None:
         return None
     if "kata" not in text and '"vm"' not in text and "'vm'" not in text:
