@@ -287,3 +287,15 @@ def test_a_pod_without_a_vm_that_kubelet_has_just_admitted_counts_at_once(kept: 
     kept.node.write("var/lib/kubelet/allocated_pods_state", json.dumps({"data": data, "checksum": 1}))
     kept.look()
     assert kept.keeper.account.room.left(ALLOCATABLE) == before - 5 * GIB
+
+
+def test_a_podfixed_is_judged_by_what_the_vm_comes_to_not_by_the_most_it_was_admitted_for(kept: Kept) -> None:
+    """OpenShift's annotation makes a VM of the limits and 350 MiB; to be safe it is admitted as if it were not there."""
+    annotations = {"io.katacontainers.config.hypervisor.memory_overhead": "350"}
+    sandbox = kept.node.sandbox(limit_mib=4096, overhead_mib=512, plugged_mib=2398, annotations=annotations)
+    claim = Claim(sandbox, 6 * GIB, pod_fixed_bytes=512 * MIB, limits_bytes=4 * GIB)
+    kept.look()
+    assert asyncio.run(kept.keeper.admit(claim)).allowed
+    kept.look()
+    assert kept.vm_bytes(sandbox) == 6 * GIB
+    assert "PodFixedTooLow" not in kept.reasons

@@ -84,8 +84,12 @@ def pod_fixed_problems(account: Account) -> dict[str, Problem]:
         if commitment is None or fixed is None or counted is None:
             continue
         need = commitment.need
+        vm_bytes = need.vm_bytes
+        if vm is not None and vm.forecast_bytes:
+            # What was admitted may be more than it comes to: an annotation is only trusted to ask for more.
+            vm_bytes = max(vm.vm_bytes, vm.forecast_bytes)
         # Huge pages are a resource of their own: podFixed's memory is none of theirs.
-        beyond = 0 if need.backing is Backing.HUGE else max(0, need.vm_bytes - counted)
+        beyond = 0 if need.backing is Backing.HUGE else max(0, vm_bytes - counted)
         wanted = beyond + need.overhead_bytes
         short, _ = worst.get(admission.handler, (0, 0))
         if wanted - fixed > short:
