@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_node_agent.devkubelet.kubelet import DevKubelet
+from kata_node_agent.eligibility.profiles import PROFILES
 from tests.daemon.support import Agent, Node
 
 if TYPE_CHECKING:
@@ -58,6 +59,41 @@ def test_a_look_that_is_stuck_delays_neither_registration_nor_the_end(short_dir:
                 assert status["slots"]["limited_by"] == "starting"
                 assert await asyncio.to_thread(agent.end) < 2
                 assert agent.process.returncode == 0
+
+    asyncio.run(main())
+
+
+SLOW_SWEEP = """
+    import os, time
+    import kata_node_agent.sandboxes.watcher as watcher
+    sweep = watcher.Watcher.sweep
+    def slow(self):
+        while not os.path.exists({gate!r}):
+            time.sleep(0.02)
+        return sweep(self)
+    watcher.Watcher.sweep = slow
+"""
+
+
+def test_kubelet_does_not_wait_for_the_vms_but_no_free_place_is_shown_before_they_are_known(
+    short_dir: Path,
+) -> None:
+    node, gate = Node(short_dir), short_dir / "gate"
+    waived = ", ".join(f'"{name}"' for name in sorted(PROFILES["upstream"]))
+    node.config.write_text(
+        f'[eligibility]\nprofile = "upstream"\nwaive = [{waived}]\n[device_plugin]\nmax_slots = 3\n'
+        '[sandbox]\nvm_memory = "1Mi"\n'
+    )
+
+    async def main() -> None:
+        async with DevKubelet(node.plugins) as kubelet:
+            with agent_with(node, SLOW_SWEEP.format(gate=str(gate))):
+                await kubelet.wait_for_registrations(1, timeout_seconds=10)
+                status = await asyncio.to_thread(node.status)
+                assert status["slots"]["limited_by"] == "starting"
+                assert status["slots"]["healthy"] == 0
+                gate.touch()
+                await kubelet.wait_for_devices(3, timeout_seconds=10)
 
     asyncio.run(main())
 

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kata_node_agent.api.server import ApiServer
 from kata_node_agent.config.load import Loaded, keep_restart_only
 from kata_node_agent.daemon import logs
 from kata_node_agent.daemon.account import AccountKeeper
 from kata_node_agent.daemon.alive import NodeWatch
+from kata_node_agent.daemon.beginning import Beginning
 from kata_node_agent.daemon.claims import Claims
 from kata_node_agent.daemon.features import FeaturePublisher
 from kata_node_agent.daemon.history import History
@@ -49,8 +50,6 @@ log = logging.getLogger(__name__)
 # Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
 PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 7.0
-# Kubelet kills running pods whose plugin is about 1.3 s late.
-_FIRST_LOOK_SECONDS = 1.0
 
 
 class Agent:
@@ -99,6 +98,7 @@ class Agent:
             self._slots.holdings_changed,
             pulse("pods").beat,
         )
+        self._beginning = Beginning(self._node, self._pods, self._account, self._slots)
         self._kubelet_state = ""
         self._running = False
         self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
@@ -130,8 +130,7 @@ class Agent:
             self._claims.take()
             self._account.open()
             self._slots.restore(self._account)
-            await self._first_look()
-            self._slots.replan()
+            await self._beginning.look(self._stop)
             await self._api.start(self.config.health.tcp_address)
             await self._web.look()
             self._running = True
@@ -185,6 +184,7 @@ class Agent:
                 group.create_task(part(), name=part.__qualname__)
                 for part in (
                     self._talk_to_kubelet,
+                    self._beginning.run,
                     self._node.run,
                     self._node.watch_devices,
                     self._node.watch_kernel,
@@ -204,29 +204,6 @@ class Agent:
             log.info("stopping")
             for task in tasks:
                 task.cancel()
-
-    async def _first_look(self) -> None:
-        """Looks before kubelet sees us, so that the first list is true; but kubelet does not wait for a stuck look."""
-        looking: asyncio.Future[Any] = asyncio.create_task(self._look_at_all())
-        stopped: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
-        await asyncio.wait(
-            [looking, stopped], timeout=_FIRST_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        stopped.cancel()
-        if looking.done():
-            looking.result()
-        else:
-            looking.cancel()
-            self._node.look_soon()
-
-    async def _look_at_all(self) -> None:
-        await asyncio.gather(
-            self._node.look(),
-            self._account.sandboxes.look(),
-            self._pods.ask(timeout_seconds=_FIRST_LOOK_SECONDS / 2),
-        )
-        self._slots.holdings_changed()
-        await self._account.first_look()
 
     async def _talk_to_kubelet(self) -> None:
         await self._claims.wait_for_resource(self._kubelet_pulse.beat)
