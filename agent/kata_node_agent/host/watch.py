@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,11 @@ POLL_WITH_INOTIFY_SECONDS = 5.0
 
 
 class FolderWatch:
-    """Watches one folder, which may not exist yet, be removed or be replaced."""
+    """Watches one folder, which may not exist yet, be removed or be replaced.
+
+    While it does not exist the nearest folder above it is watched instead: most nodes lack one of ours, and to look for it
+    again and again would be most of what an idle agent does.
+    """
 
     def __init__(self, directory: Path, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._poll_seconds = poll_seconds
@@ -66,18 +71,13 @@ class FolderWatch:
             self._descriptor = self._watched = None
 
     def _arm(self) -> None:
-        """Puts a watch on the folder that is at the path now, if it is another one than before."""
-        try:
-            status = os.stat(self._directory)
-        except OSError:
-            self._watched = None
-            return
-        identity = (status.st_dev, status.st_ino)
+        """Puts a watch on the folder that is at the path now, or the nearest above, if it is another one than before."""
+        folder, identity = _nearest(self._directory)
         if identity == self._watched:
             return
         self.close()
         try:
-            self._descriptor = native.watch_folder(str(self._directory))
+            self._descriptor = native.watch_folder(str(folder))
         except OSError as error:
             if not self._complained:
                 log.warning("no inotify, polling instead", extra={"why": describe_os_error(error)})
@@ -100,3 +100,15 @@ class FolderWatch:
                         self._watched = None
                     offset += _EVENT.size + name_bytes
         self._woken.set()
+
+
+def _nearest(directory: Path) -> tuple[Path, tuple[int, int] | None]:
+    """The folder, or the nearest above it that is there, with its identity; none where not even the root can be seen."""
+    for folder in (directory, *directory.parents):
+        try:
+            status = os.stat(folder)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            return folder, (status.st_dev, status.st_ino)
+    return directory, None
