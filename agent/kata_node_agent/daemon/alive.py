@@ -37,8 +37,6 @@ LOOK_TIMEOUT_SECONDS = 30.0
 # Hints come in bursts: a module brings a device node and several events.
 _GATHER_SECONDS = 0.05
 _DEV_POLL_SECONDS = 1.0
-# A look that is late by more is not just slow.
-_LATE_SECONDS = 15.0
 # After registration, which must not wait for the library of the events.
 _EVENTS_AFTER_SECONDS = 1.0
 _EVENTS_RETRY_SECONDS = 5.0
@@ -87,7 +85,7 @@ class NodeWatch:
 
     async def run(self) -> None:
         """Looks again and again, until cancelled."""
-        self._beat(LOOK_TIMEOUT_SECONDS + _LATE_SECONDS)
+        self._beat(LOOK_TIMEOUT_SECONDS)
         while True:
             interval = (
                 HOLD_SECONDS / 2 if self._steady.waiting else self._config().eligibility.interval_seconds
@@ -113,7 +111,7 @@ class NodeWatch:
             return
         self.looked_at = time.monotonic()
         interval = self._config().eligibility.interval_seconds
-        self._beat(interval + LOOK_TIMEOUT_SECONDS + _LATE_SECONDS)
+        self._beat(interval + LOOK_TIMEOUT_SECONDS)
         self._take(seen)
         self._on_view()
 
