@@ -37,6 +37,7 @@ TOPICS = {
     "daemon": "the whole agent beside 500 sandboxes: its memory, and admissions while it sweeps",
     "hotplug": "a real QEMU gets memory by QMP → the account has it, kubelet has fewer devices",
     "sandboxes": "following 500 sandboxes, beside psutil; hotplug → told; scale; memory",
+    "package": "the packaged agent beside this environment's: start, memory; only with PACKAGE_TREE",
     "probes": "the probes in process, CPUID, growth",
 }
 

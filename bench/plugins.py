@@ -22,7 +22,7 @@ from kata_node_agent.devkubelet.registration import Registration
 from kata_node_agent.eligibility.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     import grpc
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 20.0
 # After its registration the agent loads what need not be there before it.
-_SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 3.0
 # The longest path below it takes 72 bytes, a Unix socket's at most 107.
 _MAX_FOLDER_LENGTH = 30
 # With the settings below a VM costs nothing worth mentioning: the node is full at `max_slots`, wherever this runs.
@@ -144,19 +144,27 @@ async def kubelet_in(folder: Path) -> AsyncIterator[StampedKubelet]:
         yield kubelet
 
 
-def agent(folder: Path, devices: int, *, everything: bool = False, more: str = "", **settings: str) -> Child:
+def agent(
+    folder: Path,
+    devices: int,
+    *,
+    everything: bool = False,
+    more: str = "",
+    start: Sequence[str] = (),
+    **settings: str,
+) -> Child:
     """Starts `kata-node-agent run` for the kubelet in a folder; its plugin path alone, or everything that a node gets.
 
     Where the node cannot run VMs (no /dev/kvm for us), all checks are made as ever, but the devices are healthy. `settings`
-    are others than `_SETTINGS`, `more` is added to the configuration.
+    are others than `_SETTINGS`, `more` is added to the configuration,
+    `start` is how another command than this environment's is started.
     """
     config = folder / "config.toml"
     waived = ", ".join(f'"{name}"' for name in sorted(PROFILES["upstream"]))
     places = {"folder": folder, "devices": devices, "waived": waived, "events": str(everything).lower()}
     config.write_text(_CONFIG.format(**places, **(_SETTINGS | settings)) + more)
-    command = agent_command(
-        "run", "--config", config, "--run-dir", folder / "run", "--state-dir", folder / "state"
-    )
+    folders = ("--run-dir", folder / "run", "--state-dir", folder / "state")
+    command = [*(start or agent_command()), "run", "--config", *map(str, (config, *folders))]
     return Child(command, folder / "agent.log")
 
 
@@ -197,7 +205,7 @@ class Pair:
                 if not await kubelet.registered(devices):
                     raise RuntimeError(f"not registered:\n{child.last_words()}")
             if everything:
-                await asyncio.sleep(_SETTLE_SECONDS)
+                await asyncio.sleep(SETTLE_SECONDS)
             yield children
         finally:
             await asyncio.gather(*(child.stop() for child in children))
