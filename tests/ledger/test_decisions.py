@@ -175,6 +175,24 @@ def test_devices_beyond_the_room_are_not_allocated_and_not_held(world: World) ->
     assert world.account.allocate([1]).allowed
 
 
+def test_every_allocation_is_in_the_history_with_its_numbers(world: World) -> None:
+    world.account.allocate([0, 3])
+    # Given again to the pod that has it: nothing is decided.
+    world.account.allocate([3])
+    world.account.allocate([4])
+    first, second = world.account.history(9)
+    assert (first["what"], first["sandbox"], first["reason"]) == (
+        "allocate",
+        "kata-000000, kata-000003",
+        "Fits",
+    )
+    assert first["needs_bytes"] == 2 * ONE.total_bytes
+    assert first["message"] == (
+        "4.1Gi until the VM of its pod is known; 5Gi free of 5Gi allocatable memory without other pods"
+    )
+    assert (second["sandbox"], second["allowed"]) == ("kata-000004", False)
+
+
 def test_what_was_allocated_in_warn_mode_is_noted_as_a_would_be_refusal(world: World) -> None:
     world.mode = Mode.WARN
     decision = world.account.allocate([0, 1, 2])

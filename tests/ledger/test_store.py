@@ -48,7 +48,7 @@ def test_all_that_was_answered_is_there_after_a_restart(world: World) -> None:
     assert after.admissions == before.admissions
     assert after.devices == before.devices
     assert after.committed == before.committed
-    assert [note["reason"] for note in world.account.history(9)] == ["Fits", "Fits"]
+    assert [note["what"] for note in world.account.history(9)] == ["admit", "admit", "allocate"]
 
 
 def test_the_file_is_roots_alone(world: World) -> None:
@@ -256,7 +256,7 @@ def test_a_journal_that_is_removed_costs_neither_the_file_nor_its_history(world:
     world.path.with_name("ledger.db-journal").unlink()
     assert world.account.admit(claim("c")).allowed
     assert not world.path.with_name("ledger.db.set-aside").exists()
-    assert [note["sandbox"] for note in world.account.history(9)] == ["a", "b", "c"]
+    assert [note["sandbox"] for note in world.account.history(9)] == ["a", "b", "kata-000007", "c"]
     assert world.account.verify() == []
 
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kata_node_agent.capacity.devices import device_id
 from kata_node_agent.capacity.free import ALLOCATABLE, Backing, Room, Window, budgets
 from kata_node_agent.config.schema import Mode
 from kata_node_agent.errors import LedgerError
@@ -181,21 +182,21 @@ class Account:
         new = sorted(index for index in set(indices) if self.book.commitment(index) is None)
         policy, now = self._policy(), self._clock()
         decision = allocate(len(new), self._cost_of_one, self.book.committed_bytes, self.room, policy)
-        notes = [Note("allocate", "", "", decision)] if decision.reason != "Fits" else []
+        notes = [Note("allocate", ", ".join(map(device_id, new[:8])), "", decision)] if new else []
         if not decision.allowed:
             self._writer.take({}, notes)
             return decision
         devices = [Device(index, now) for index in new]
-        entries: dict[str, Body | None] = {
-            codec.device_key(device.index): codec.encode_device(device) for device in devices
-        }
-        if entries or notes:
+        entries = codec.entries_of_devices(devices)
+        if entries:
             try:
-                self._writer.write(entries, notes)
+                self._writer.write(entries)
             except LedgerError as error:
                 if policy.mode is Mode.ENFORCE:
                     return unavailable(decision, error)
-                self._writer.keep(entries, notes)
+                self._writer.keep(entries)
+            # The next pod need not wait for a line of the history: it is written with what comes next, or at the next look.
+            self._writer.keep({}, notes)
         for device in devices:
             self.book.put_device(device)
         return decision
@@ -242,19 +243,16 @@ class Account:
 
     def hold_devices(self, held: Mapping[int, str]) -> None:
         """Which devices pods hold now, by kubelet's word; index → ``namespace/name``, empty where it is not known."""
-        entries: dict[str, Body | None] = {}
-        for index in set(self.book.devices) - set(held):
+        gone, changed = set(self.book.devices) - set(held), list[Device]()
+        for index in gone:
             self.book.drop_device(index)
-            entries[codec.device_key(index)] = None
         for index, pod in held.items():
-            known = self.book.devices.get(index)
-            device = (
-                Device(index, self._clock(), pod) if known is None else replace(known, pod=pod or known.pod)
-            )
-            if device != known:
+            known = self.book.devices.get(index) or Device(index, self._clock())
+            device = replace(known, pod=pod or known.pod)
+            if device != self.book.devices.get(index):
                 self.book.put_device(device)
-                entries[codec.device_key(index)] = codec.encode_device(device)
-        if entries:
+                changed.append(device)
+        if entries := codec.entries_of_devices(changed, gone):
             self._writer.take(entries)
 
     def take_memory(self, node: NodeMemory, *, share: float, margin_bytes: int, rise_seconds: float) -> None:

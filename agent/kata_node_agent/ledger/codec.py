@@ -12,6 +12,8 @@ from kata_node_agent.ledger.decide import MAX_BYTES
 from kata_node_agent.ledger.gate import Decision
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kata_node_agent.ledger.change import Change, Note
     from kata_node_agent.ledger.recover import Body
 
@@ -81,6 +83,12 @@ def decode_admission(key: str, body: Body) -> Admission | None:
 def encode_device(device: Device) -> Body:
     """A device."""
     return {"since": device.since, "pod": device.pod}
+
+
+def entries_of_devices(held: Iterable[Device], gone: Iterable[int] = ()) -> dict[str, Body | None]:
+    """The store's entries of these devices; ``None`` for those that nobody holds any more."""
+    entries: dict[str, Body | None] = {device_key(device.index): encode_device(device) for device in held}
+    return entries | dict.fromkeys(map(device_key, gone))
 
 
 def decode_device(key: str, body: Body) -> Device | None:

@@ -110,8 +110,13 @@ def allocate(count: int, one: Need, committed_bytes: int, room: Room, policy: Po
         limited_by=limited_by,
         committed_bytes=committed_bytes,
     )  # fmt: skip
-    if not count or policy.mode is Mode.OFF or (policy.block is None and room.fits(taken)):
+    if not count:
         return answer
+    if policy.mode is Mode.OFF or (policy.block is None and room.fits(taken)):
+        text = (
+            f"{format_bytes(answer.needs_bytes)} until the VM of its pod is known; {_left(room, limited_by)}"
+        )
+        return replace(answer, message=text)
     why = policy.block or Block("NotEnoughMemory", _left(room, limited_by), NO_ROOM_REMEDY)
     warned = policy.mode is Mode.WARN
     text = f"no room for another Kata VM on this node: {why.message}"

@@ -64,7 +64,9 @@ class Writer:
         return opened.entries
 
     def close(self) -> None:
-        """Gives it back."""
+        """Gives it back, with what waits in it."""
+        self.flush()
+        self.was_open = False
         self._store.close()
 
     def waits(self, key: str) -> bool:
@@ -121,6 +123,7 @@ class Writer:
         Raises:
             LedgerError: it cannot be read.
         """
+        self.flush()
         return self._store.notes(limit)
 
     def verify(self) -> list[str]:
