@@ -46,4 +46,4 @@ def _ask(name: str, path: str) -> str:
 
 def _first_version(text: str) -> str:
     match = re.search(r"v?[0-9]+\.[0-9]+\.[0-9]+[-+.0-9a-z]*", text)
-    return match[0] if match else "?"
+    return match[0].removesuffix("+unknown") if match else "?"
