@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kata_node_agent.capacity.free import Need, NodeMemory, Room, budgets
+from kata_node_agent.capacity.free import Backing, Need, NodeMemory, Room, budgets
 from kata_node_agent.capacity.usual import DEFAULT_OVERHEAD_BYTES, DEFAULT_VM_BYTES
 from kata_node_agent.config.schema import Config
 from kata_node_agent.daemon.node import look, plan
@@ -45,3 +46,16 @@ def test_what_kubelet_would_refuse_is_a_problem(tmp_path: Path) -> None:
     assert all(problem.remedy for problem in view.problems)
     # They are kubelet's words on good settings: these are what is known.
     assert view.kubelet is not None
+
+
+def test_vms_in_huge_pages_have_places_by_these_and_none_costs_other_memory() -> None:
+    config = Config(host_root=TREES / "kubeadm")
+    view = look(config, cpuid=no_cpuid)
+    assert view.budget is not None
+    allocatable = view.budget.allocatable_bytes
+    view = replace(view, budget=replace(view.budget, hugepages_bytes=7 << 30))
+    for overhead, places in ((0, 3), (60 << 20, 3), (1 << 40, 0)):
+        one = Need(2 << 30, overhead, Backing.HUGE)
+        node = NodeMemory(allocatable, huge_free_bytes=7 << 30)
+        room = Room(budgets(node, {}, share=1.0, margin_bytes=0), {})
+        assert plan(view, config, Book(one), room, one, None).total == places

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import DevicePlan, Limit, plan_devices
-from kata_node_agent.capacity.free import ALLOCATABLE
+from kata_node_agent.capacity.free import ALLOCATABLE, HUGE
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.eligibility import Verdict, evaluate
 from kata_node_agent.errors import AgentError
@@ -131,13 +131,11 @@ def plan(
         blocked = Limit("memory_unreadable", "the node's memory could not be read")
     term = room.least(cost.by_term)
     text = f"{room.explain(term)} / {format_bytes(cost.by_term[term])} a VM" if room.known else "not read yet"
-    allocatable = view.budget.allocatable_bytes if view is not None and view.budget is not None else 0
-    share = config.accounting.share
     without_device = 0 if config.device_plugin.containers_only else book.without_device
     if without_device:
         text += f"; {without_device} more healthy for VMs whose pods hold no device"
     return plan_devices(
-        by_size=int(allocatable * share) // cost.by_term[ALLOCATABLE],
+        by_size=_by_size(view, config.accounting.share, cost),
         fits=room.count(cost.by_term),
         limit=Limit(term, text),
         max_slots=config.device_plugin.max_slots,
@@ -145,3 +143,12 @@ def plan(
         without_device=without_device,
         blocked=blocked,
     )
+
+
+def _by_size(view: NodeView | None, share: float, cost: Need) -> int:
+    """How many VMs the node's size allows: by each kind of memory that one takes, whatever uses it now."""
+    if view is None or view.budget is None:
+        return 0
+    there = {ALLOCATABLE: int(view.budget.allocatable_bytes * share), HUGE: view.budget.hugepages_bytes}
+    taken = cost.by_term
+    return min((amount // taken[term] for term, amount in there.items() if taken.get(term)), default=0)
