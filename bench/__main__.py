@@ -38,6 +38,7 @@ TOPICS = {
     "hotplug": "a real QEMU gets memory by QMP → the account has it, kubelet has fewer devices",
     "sandboxes": "following 500 sandboxes, beside psutil; hotplug → told; scale; memory",
     "package": "the packaged agent beside this environment's: start, memory; only with PACKAGE_TREE",
+    "page": "the page for people with 500 VMs, beside a scrape",
     "probes": "the probes in process, CPUID, growth",
 }
 

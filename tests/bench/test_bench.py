@@ -52,6 +52,8 @@ ROWS = [
     "hotplug-seen",
     "hotplug-devices",
     *(f"sandboxes-{name}" for name in ("sweep", "minute", "core", "hotplug", "linear", "memory")),
+    "page",
+    "page-memory",
     "probes",
     "guest",
     "cpuid",

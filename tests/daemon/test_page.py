@@ -13,6 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -33,7 +34,6 @@ from tests.publish.test_metrics import free_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.daemon.support import Agent
 
@@ -166,6 +166,8 @@ def test_the_page_can_be_switched_off_and_on_without_a_restart(short_dir: Path) 
         node.config.write_text(text + "true\n")
         agent.reload()
         assert get(address)[0] == 200
+        # It would stay for good, and be 4 MiB.
+        assert "libcrypto" not in Path(f"/proc/{agent.process.pid}/maps").read_text()
         assert get(address, method="HEAD") == (200, "")
         assert get(address, method="POST")[0] == 405
         assert '<meta http-equiv="refresh" content="30">' in get(address, "/?refresh=30")[1]
