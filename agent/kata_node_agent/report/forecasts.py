@@ -36,12 +36,50 @@ class Expected:
     counted_bytes: int | None = None
 
 
+# A sandbox's record is there before its VM; where it is not by then, it is looked for some times more.
+_BUNDLE_LOOKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was made of a sandbox, and of what: most of the time nothing has changed, for hundreds of them."""
+
+    sandbox: Sandbox
+    allocation: PodAllocation | None
+    handlers: Mapping[str, VmSettings]
+    usual: VmSettings
+    bundle: Bundle
+    looks: int
+    expected: Expected
+
+    def stands(
+        self,
+        sandbox: Sandbox,
+        allocation: PodAllocation | None,
+        handlers: Mapping[str, VmSettings],
+        usual: VmSettings,
+    ) -> bool:
+        """Whether it need not be made again."""
+        return (
+            sandbox is self.sandbox
+            and (self.bundle != Bundle() or self.looks >= _BUNDLE_LOOKS)
+            and handlers is self.handlers
+            and allocation == self.allocation
+            and usual == self.usual
+        )
+
+    def bundle_of(self, sandbox: Sandbox) -> tuple[Bundle, int]:
+        """The record of the sandbox, if this is the same one, and how often it was looked for."""
+        same = sandbox.started == self.sandbox.started
+        return (self.bundle, self.looks) if same else (Bundle(), 0)
+
+
 class Forecaster:
     """Looks at what kubelet and the container runtime wrote down. Blocking, and not for several threads at once."""
 
     def __init__(self, root: HostRoot) -> None:
         self._root = root
-        self._bundles: dict[tuple[str, int], Bundle] = {}
+        self._made: dict[str, _Made] = {}
         self._allocations: Mapping[str, PodAllocation] = {}
         self._signature: tuple[int, ...] | None = None
 
@@ -61,23 +99,27 @@ class Forecaster:
             usual: for a handler whose settings were not found.
         """
         self._read_allocations(kubelet_root)
-        bundles: dict[tuple[str, int], Bundle] = {}
-        found: dict[str, Expected] = {}
+        made: dict[str, _Made] = {}
         for sandbox in sandboxes:
-            key = (sandbox.id, sandbox.started)
-            bundle = self._bundles.get(key) or read_bundle(self._root, sandbox.id)
-            if bundle != Bundle():
-                bundles[key] = bundle
-            known = pod_facts(sandbox, bundle, self._allocations.get(sandbox.pod_uid or ""))
-            found[sandbox.id] = Expected(
+            allocation = self._allocations.get(sandbox.pod_uid or "")
+            before = self._made.get(sandbox.id)
+            if before is not None and before.stands(sandbox, allocation, handlers, usual):
+                made[sandbox.id] = before
+                continue
+            bundle, looks = before.bundle_of(sandbox) if before is not None else (Bundle(), 0)
+            if bundle == Bundle():
+                bundle, looks = read_bundle(self._root, sandbox.id), looks + 1
+            known = pod_facts(sandbox, bundle, allocation)
+            expected = Expected(
                 final_bytes=_final_bytes(sandbox, known, handlers, usual),
                 pod_fixed_bytes=known.overhead_bytes,
                 counted_bytes=None
                 if known.limits_bytes is None
                 else max(known.limits_bytes, known.requests_bytes or 0),
             )
-        self._bundles = bundles
-        return found
+            made[sandbox.id] = _Made(sandbox, allocation, handlers, usual, bundle, looks, expected)
+        self._made = made
+        return {sandbox: each.expected for sandbox, each in made.items()}
 
     def _read_allocations(self, kubelet_root: str) -> None:
         found = signature(self._root, kubelet_root)
