@@ -204,6 +204,33 @@ def test_an_ordinary_host_lends_it_nothing(installed: Installed, tmp_path: Path)
     assert any(path.name == "libc.so.6" for path in mapped)
 
 
+def test_sets_up_a_host_with_systemd_and_takes_that_back(package: Path, tmp_path: Path) -> None:
+    # This machine's files, with a layer above them that takes what is written.
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    script = """
+        mount -t overlay overlay -o lowerdir=/,upperdir=$1/upper,workdir=$1/work $2 || exit
+        rpm="rpm --root $2 --dbpath /var/lib/kata-node-agent-test"
+        $rpm --install $3 >&2 || exit
+        grep kata-node-agent: $2/etc/group
+        readlink $2/etc/systemd/system/multi-user.target.wants/kata-node-agent.service
+        chroot $2 /usr/bin/kata-node-agent --version
+        $rpm --erase kata-node-agent >&2 || exit
+        find $2/etc/systemd/system $2/usr/lib/systemd/system $2/usr/lib/kata-node-agent $2/usr/bin -name '*kata-node-agent*'
+        """
+    with tempfile.TemporaryDirectory(prefix="kna-", dir="/dev/shm") as memory:
+        for name in ("upper", "work"):
+            Path(memory, name).mkdir()
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", memory, str(merged), str(package)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    group, link, version, *left = done.stdout.splitlines()
+    assert re.fullmatch(r"kata-node-agent:x:\d+:", group), done.stderr
+    assert link.endswith("/lib/systemd/system/kata-node-agent.service")
+    assert version.startswith("kata-node-agent, version ")
+    assert left == []
+
+
 def test_nothing_is_changed_by_use_and_nothing_of_it_stays(package: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
