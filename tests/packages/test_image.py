@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,8 @@ pytestmark = [pytest.mark.host, pytest.mark.kvm]
 ROOT = Path(__file__).parents[2]
 # Of capabilities(7).
 DAC_READ_SEARCH, SYS_PTRACE = 2, 19
+# podman asks for more by itself than a machine may allow.
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
 # Host paths that the test must not touch, and those that a host without Kubernetes lacks.
 OWN = (
     "/run/kata-node-agent",
@@ -82,11 +86,9 @@ def test_serves_with_what_the_quadlet_gives_it(podman: Podman, short_dir: Path) 
         [sys.executable, "-m", "kata_node_agent", "devkubelet", "serve", "--dir", str(plugins)],
         stdout=subprocess.DEVNULL,
     )
-    # More than this machine may allow is what podman asks for by itself.
-    limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
     try:
         wait_until(plugins.joinpath("device-plugins/kubelet.sock").exists, "the development kubelet serves")
-        podman.must("run", "--detach", *limits, *arguments, "localhost/kata-node-agent", *_exec(container))
+        podman.must("run", "--detach", *LIMITS, *arguments, "localhost/kata-node-agent", *_exec(container))
         try:
             wait_until(
                 lambda: _status(podman).get("kubelet", {}).get("registered"), "the agent is registered"
@@ -102,6 +104,21 @@ def test_serves_with_what_the_quadlet_gives_it(podman: Podman, short_dir: Path) 
     finally:
         podman.run("rm", "--force", "kata-node-agent")
         end(kubelet)
+
+
+def test_does_without_the_calls_that_an_old_systemd_refuses(podman: Podman, tmp_path: Path) -> None:
+    unit = (ROOT / "systemd" / "kata-node-agent.service").read_text()
+    (name,) = re.findall(r"^SystemCallErrorNumber=(\w+)$", unit, re.MULTILINE)
+    # Younger than systemd 239, so in none of its groups.
+    calls = ["clone3", "close_range", "faccessat2", "openat2", "rseq"]
+    rule = {"names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": getattr(errno, name)}
+    profile = tmp_path / "seccomp.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    program = "from threading import Thread as T; t = T(target=print, args=['done']); t.start(); t.join()"
+    options = ["--rm", "--network=none", f"--security-opt=seccomp={profile}", *LIMITS]
+    python = "--entrypoint=/usr/lib/kata-node-agent/bin/python3"
+
+    assert podman.must("run", *options, python, "localhost/kata-node-agent", "-c", program) == "done\n"
 
 
 def _has_only_what_is_declared(podman: Podman) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -282,3 +283,16 @@ def test_selinux_module_knows_each_file_that_is_run_and_each_folder_of_ours(inst
         assert label(f"{HOME}/lib/{library.name}") == expected
     for path in ("/run/kata-node-agent/agent.sock", "/var/lib/kata-node-agent/history"):
         assert label(path) == "container_file_t"
+
+
+def test_the_same_tree_gives_the_same_package(package: Path, tmp_path: Path) -> None:
+    (when,) = query(package, "--queryformat", "%{BUILDTIME}\n")
+    script = Path(__file__).parents[2] / "packages" / "rpm.py"
+    subprocess.run(
+        ["/usr/bin/python3", str(script), os.environ["PACKAGE_TREE"], str(tmp_path)],
+        env={**os.environ, "SOURCE_DATE_EPOCH": when},
+        check=True,
+        capture_output=True,
+    )
+
+    assert (tmp_path / package.name).read_bytes() == package.read_bytes()
