@@ -39,6 +39,7 @@ TOPICS = {
     "sandboxes": "following 500 sandboxes, beside psutil; hotplug → told; scale; memory",
     "package": "the packaged agent beside this environment's: start, memory; only with PACKAGE_TREE",
     "page": "the page for people with 500 VMs, beside a scrape",
+    "scrape": "a scrape of 200 sandboxes, beside the library's own writer; memory of a scraped agent",
     "probes": "the probes in process, CPUID, growth",
 }
 

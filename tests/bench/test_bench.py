@@ -54,6 +54,8 @@ ROWS = [
     *(f"sandboxes-{name}" for name in ("sweep", "minute", "core", "hotplug", "linear", "memory")),
     "page",
     "page-memory",
+    "scrape-time",
+    "scrape-memory",
     "probes",
     "guest",
     "cpuid",

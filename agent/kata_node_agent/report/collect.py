@@ -20,10 +20,12 @@ from kata_node_agent.nodeconfig.kata import KataSettings, read_kata_settings
 from kata_node_agent.nodeconfig.node import NodeResources, read_node
 from kata_node_agent.report.document import as_document
 from kata_node_agent.report.history import HISTORY_NAME, OUTSIDE
-from kata_node_agent.report.use import group_names, memory_use
+from kata_node_agent.report.use import find_runtimes, group_names, memory_use
 from kata_node_agent.series import Observed, read_observed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata_node_agent.config.schema import Config
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.nodeconfig.kubelet import KubeletSettings
@@ -53,13 +55,19 @@ class Report:
         return as_document(self)
 
 
-def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None = None) -> Report:
+def collect_report(
+    root: HostRoot,
+    config: Config,
+    known: KubeletSettings | None = None,
+    runtimes: Callable[[HostRoot], list[int]] = find_runtimes,
+) -> Report:
     """The node now.
 
     Args:
         root: the host.
         config: the configuration in force.
         known: kubelet's settings read earlier, which spares a search for its process.
+        runtimes: finds the runtime's processes.
 
     Raises:
         HostError: its memory cannot be read, and so nothing can be said.
@@ -69,7 +77,7 @@ def collect_report(root: HostRoot, config: Config, known: KubeletSettings | None
     node = read_node(root, config.kubelet, known)
     mounts = find_cgroup_mounts(root)
     # The report is about the node: no pod is told from another in it.
-    cgroups = read_cgroups(root, group_names(root, node.settings, mounts), mounts, each_pod=False)
+    cgroups = read_cgroups(root, group_names(root, node.settings, mounts, runtimes), mounts, each_pod=False)
     memory = read_meminfo(root)
     use = memory_use(node, memory, cgroups)
     problems = [node.settings.problem] if node.settings.problem else []

@@ -9,6 +9,8 @@ from kata_node_agent.host.cgroups import CgroupNames, group_of_process, pods_gro
 from kata_node_agent.host.processes import find_pids, is_of_node
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from kata_node_agent.host.cgroup_mounts import CgroupMounts
     from kata_node_agent.host.cgroups import Cgroups
     from kata_node_agent.host.meminfo import MemInfo
@@ -18,15 +20,33 @@ if TYPE_CHECKING:
 
 _RUNTIMES = ("crio", "containerd")
 _MAX_FILE_BYTES = 64 * 1024
+_MAX_NAME_BYTES = 64
 
 
-def group_names(root: HostRoot, settings: KubeletSettings, mounts: CgroupMounts | None = None) -> CgroupNames:
+def find_runtimes(root: HostRoot, known: Sequence[int] = ()) -> list[int]:
+    """Processes that have a container runtime's name.
+
+    Args:
+        root: the host.
+        known: those of an earlier look. Where one of them is what it was, /proc is not searched again.
+    """
+    names = ((pid, root.try_read_text(f"/proc/{pid}/comm", _MAX_NAME_BYTES) or "") for pid in known)
+    return [pid for pid, name in names if name.rstrip("\n") in _RUNTIMES] or find_pids(root, *_RUNTIMES)
+
+
+def group_names(
+    root: HostRoot,
+    settings: KubeletSettings,
+    mounts: CgroupMounts | None = None,
+    runtimes: Callable[[HostRoot], list[int]] = find_runtimes,
+) -> CgroupNames:
     """Which groups are meant on this node.
 
     Args:
         root: the host.
         settings: kubelet's.
         mounts: find kubelet's and the runtime's groups by their processes, which is a search of /proc; ``None``: do not.
+        runtimes: finds the runtime's processes.
     """
     root_group, driver = settings.text("cgroupRoot"), settings.text("cgroupDriver")
     # The other driver's name too: without a kubelet the driver is not known.
@@ -36,7 +56,7 @@ def group_names(root: HostRoot, settings: KubeletSettings, mounts: CgroupMounts 
         if not kubelet and settings.process is not None:
             kubelet = _group_of(root, [settings.process.pid], mounts, pods)
         if not runtime:
-            runtime = _group_of(root, find_pids(root, *_RUNTIMES), mounts, pods)
+            runtime = _group_of(root, runtimes(root), mounts, pods)
     return CgroupNames(
         system=reserved_group(settings.text("systemCgroups"), "")
         or reserved_group(settings.text("systemReservedCgroup"), driver)
