@@ -189,6 +189,8 @@ def chromium(more: Sequence[str] = ()) -> Iterator[Browser]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            # Reports of crashes go below the home folder, not into the profile.
+            env={**os.environ, "HOME": profile, "XDG_CONFIG_HOME": profile, "XDG_CACHE_HOME": profile},
         )
         os.close(to_read)
         os.close(to_write)
