@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 20.0
 # After its registration the agent loads what need not be there before it.
 SETTLE_SECONDS = 3.0
+_TMPFS = "/dev/shm"
 # The longest path below it takes 72 bytes, a Unix socket's at most 107.
 _MAX_FOLDER_LENGTH = 30
 # With the settings below a VM costs nothing worth mentioning: the node is full at `max_slots`, wherever this runs.
@@ -60,8 +61,10 @@ _SETTINGS = {"mode": "enforce", "vm_memory": "1Mi", "overhead": "0"}
 
 @contextmanager
 def short_folder() -> Iterator[Path]:
-    """A temporary folder whose path leaves room for a socket's name."""
+    """A temporary folder whose path leaves room for a socket's name; in memory, as a node's run directory is."""
     usual = tempfile.gettempdir()
+    if os.access(_TMPFS, os.W_OK):
+        usual = _TMPFS
     folder = Path(tempfile.mkdtemp(prefix="kna-", dir=usual if len(usual) <= _MAX_FOLDER_LENGTH else "/tmp"))
     try:
         yield folder

@@ -103,7 +103,7 @@ class AccountKeeper:
     def mode(self) -> Mode:
         """In force: what was set at run time, else what is configured."""
         told = self.account.setting("mode")
-        return Mode(told) if told in set(Mode) else self._config().mode
+        return Mode(told) if told and told in set(Mode) else self._config().mode
 
     @property
     def draining(self) -> bool:

@@ -69,7 +69,7 @@ class Agent:
         self._kubelet_pulse = pulse("kubelet")
         self._node = NodeWatch(lambda: self.config, self._history, self._show, pulse("node").beat)
         self._slots = Slots(lambda: self.config, self._node, self._history)
-        self._slots.on_plan = self._replanned
+        self._slots.on_plan = self._tell_systemd
         self._features = FeaturePublisher(lambda: self.config, self._node)
         self._report = NodeReport(lambda: self.config, self._node)
         overhead = OverheadHistory(lambda: self.config, lambda: self._account.sandboxes.sandboxes)
@@ -223,10 +223,7 @@ class Agent:
 
     def _show(self) -> None:
         self._slots.replan()
-
-    def _replanned(self) -> None:
         self._features.publish_soon()
-        self._tell_systemd()
 
     def _kubelet_changed(self) -> None:
         status = self._registrar.status

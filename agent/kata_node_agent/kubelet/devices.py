@@ -44,6 +44,10 @@ class Holdings:
         """The devices that count as in use."""
         return frozenset(self._held)
 
+    def among(self, indices: Collection[int]) -> list[int]:
+        """Those of these that count as in use."""
+        return [index for index in indices if index in self._held]
+
     def allocated(self, indices: Collection[int], now: float) -> None:
         """Kubelet allocated these just now."""
         for index in indices:

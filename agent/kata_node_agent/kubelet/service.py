@@ -171,9 +171,9 @@ class DevicePluginService:
                 log.warning("would refuse an allocation", extra={"why": text})
         if self._admit is not None and not (decision := self._admit(indices)).allowed:
             # Kubelet gives devices of a pod to the next one as soon as that has ended, and may be quicker than our look.
-            stale = bool(indices & self._holdings.indices)
+            stale = bool(self._holdings.among(indices))
             raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, decision.message, stale=stale)
-        if held := indices & self._holdings.indices:
+        if held := self._holdings.among(indices):
             # Some kubelets gave one id to several pods (kubernetes #137534); refusing would fail a pod for their fault.
             log.warning("kubelet allocated devices that are in use", extra={"devices": len(held)})
         return indices
