@@ -34,7 +34,7 @@ TOPICS = {
     "kubelet": "the real kubelet: its socket → registered, start → allocatable, health; only with CONFORMANCE_BIN",
     "collection": "one collection of a node with 250 pods, beside psutil alone; scale and growth",
     "nri": "answers to the container runtime, its restart, and a budget that holds",
-    "daemon": "the whole agent beside 500 sandboxes: its memory, and admissions while it sweeps",
+    "daemon": "the whole agent beside 500 sandboxes: its memory, CPU at rest, and admissions while it sweeps",
     "hotplug": "a real QEMU gets memory by QMP → the account has it, kubelet has fewer devices",
     "sandboxes": "following 500 sandboxes, beside psutil; hotplug → told; scale; memory",
     "package": "the packaged agent beside this environment's: start, memory; only with PACKAGE_TREE",

@@ -1,4 +1,4 @@
-"""The whole agent beside 500 sandboxes: what it weighs, and how long a durable admission takes while it sweeps."""
+"""The whole agent beside 500 sandboxes: memory, CPU time at rest, and a durable admission while it sweeps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from bench.model import Row, Samples, ratio_of, spread
+from bench.model import Row, Samples, number, ratio_of, spread
 from bench.plugins import agent, kubelet_in
-from bench.processes import memory_kib
+from bench.processes import cpu_nanoseconds, memory_kib
 from bench.sandboxes import CANNOT, compile_stand_in, standing_in
 from kata_node_agent.pb import agent_pb2 as pb
 from kata_node_agent.pb import agent_pb2_grpc
@@ -36,10 +36,10 @@ pressure_stop = false
 
 
 async def measure(scale: Scale, folder: Path) -> list[Row]:
-    """A row for each kind of memory, and one for admissions."""
+    """A row for each kind of memory, one for CPU time at rest, and one for admissions."""
     program = folder / "stand_in"
     if os.geteuid() != 0 or not compile_stand_in(program):
-        names = [f"daemon-{name}" for name in (*_FIGURES_MIB, "admission")]
+        names = [f"daemon-{name}" for name in (*_FIGURES_MIB, "cpu", "admission")]
         return [Row(name, name, "–", CANNOT, None, "–", None) for name in names]
     count = scale.count(_SANDBOXES, 100)
     with standing_in(program, count, 1):
@@ -52,6 +52,7 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
                     await asyncio.sleep(scale.seconds(_SETTLE_SECONDS, _SETTLE_SECONDS / 2))
                     weighed = memory_kib(child.pid)
                     rows = [_memory(kind, weighed[kind] / 1024, count) for kind in _FIGURES_MIB]
+                    rows.append(await _at_rest(child.pid, scale.seconds(30, 10), count))
                     # Longer than from one sweep to the next.
                     return [*rows, await _admissions(stub, scale.seconds(30, 12), count)]
             except (TimeoutError, grpc.RpcError) as error:
@@ -95,6 +96,23 @@ async def _admissions(stub: Any, seconds: float, count: int) -> Row:
         figure=f"p99 ≤ {_FIGURE_MS:g} ms",
         reached=mine.p99 <= _FIGURE_MS,
         values={"ours_ms": mine.to_json(), "floor_ms": theirs.to_json()},
+    )
+
+
+async def _at_rest(pid: int, seconds: float, count: int) -> Row:
+    begin, before = time.monotonic_ns(), cpu_nanoseconds(pid)
+    await asyncio.sleep(seconds)
+    percent = (cpu_nanoseconds(pid) - before) / (time.monotonic_ns() - begin) * 100
+    figure = count / 100
+    return Row(
+        id="daemon-cpu",
+        what=f"CPU time of the whole agent, {count} sandboxes at rest, over {seconds:.0f} s",
+        measured=f"{number(percent)} % of a core",
+        beside="none",
+        ratio=None,
+        figure=f"≤ {figure:g} %",
+        reached=percent <= figure,
+        values={"percent": percent, "seconds": seconds},
     )
 
 

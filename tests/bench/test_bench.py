@@ -48,6 +48,7 @@ ROWS = [
     "nri-budget",
     "daemon-rss",
     "daemon-anonymous",
+    "daemon-cpu",
     "daemon-admission",
     "hotplug-seen",
     "hotplug-devices",
