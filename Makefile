@@ -78,8 +78,8 @@ manifests: ## Make deploy/openshift/machineconfig.yaml anew from its source (nee
 	bin=$$(tests/conformance/tools/build) && $$bin/butane --strict --files-dir systemd/quadlet \
 		deploy/openshift/machineconfig.bu --output deploy/openshift/machineconfig.yaml
 
-conformance: $(VENV)/.ready ## Try the agent with the real kubelet, containerd and CRI-O (as root; README.md says what it needs)
-	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin $(BIN)/pytest tests/conformance
+conformance: tree ## Try the agent with the real kubelet, containerd and CRI-O (as root; README.md says what it needs)
+	bin=$$(tests/conformance/tools/build) && CONFORMANCE_BIN=$$bin PACKAGE_TREE=$(TREE) $(BIN)/pytest tests/conformance
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(RUN_DIR) build dist generated .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,6 +14,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = (
+    "capabilities.c",
     "cpuid.c",
     "folder.c",
     "kvm.c",

@@ -3,7 +3,7 @@
  *
  * Every function that returns a number returns 0 or an errno. None of them exits, prints, keeps state, installs a signal
  * handler or leaves a descriptor (but the one it was asked for), a mapping, a timer, a signal mask or a CPU affinity
- * behind, whatever fails. All may run on any thread, several at a time.
+ * behind, whatever fails. All may run on any thread, several at a time. kna_keep_capabilities alone is not so.
  *
  * What stands between the two "cffi" lines is also read by build.py: plain declarations, enum constants and
  * fixed-width types only.
@@ -144,6 +144,14 @@ int kna_open_sizes(int proc, int pid);
  */
 int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, uint64_t until, struct kna_memory *memory,
                     struct kna_mapping mappings[], int capacity);
+
+/* ---- capabilities.c ---- */
+
+/*
+ * Keeps of its capabilities those in `keep` (bit: number of the capability), for the calling thread and what it starts, for good; nothing
+ * that it executes gains any. To be called before there are other threads.
+ */
+int kna_keep_capabilities(uint64_t keep);
 
 /* ---- kvm_names.c: never NULL; "" for a number without a name ---- */
 

@@ -267,6 +267,13 @@ static void test_process_files(void) {
     printf("process files: read whole, and cut at %zu places\n", sizeof smaps);
 }
 
+/* Last of all: what is given up does not come back. A user without any may do it as well. */
+static void test_capabilities(void) {
+    CHECK(kna_keep_capabilities(1u << 2 | 1u << 19) == 0);
+    CHECK(kna_keep_capabilities(0) == 0);
+    CHECK(kna_keep_capabilities(UINT64_MAX) == 0);
+}
+
 int main(int argc, char **argv) {
     long probes = 100;
     int with_kvm = 1;
@@ -285,6 +292,7 @@ int main(int argc, char **argv) {
     test_process_files();
     if (with_kvm)
         test_kvm(probes);
+    test_capabilities();
     printf(failures ? "FAILED: %d\n" : "all that can be tested here holds\n", failures);
     return failures ? 1 : 0;
 }

@@ -8,6 +8,10 @@ import json
 import platform
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PAUSE, BUSYBOX = "localhost/pause:1", "localhost/busybox:1"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -26,22 +30,24 @@ def write_images(folder: Path) -> list[Path]:
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
     return [
-        _write(folder / f"{name.partition(':')[0].rpartition('/')[2]}.tar", name, layer.getvalue())
+        write_image(
+            folder / f"{name.partition(':')[0].rpartition('/')[2]}.tar",
+            name,
+            layer.getvalue(),
+            # The first process of a container hears no other signal; CRI-O would wait for its end.
+            {"Cmd": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"], "StopSignal": "SIGKILL"},
+        )
         for name in (PAUSE, BUSYBOX)
     ]
 
 
-def _write(path: Path, name: str, layer: bytes) -> Path:
+def write_image(path: Path, name: str, layer: bytes, settings: Mapping[str, object]) -> Path:
+    """An image of one layer, as an archive; `settings` are what a container of it runs, and with which environment."""
     config = json.dumps(
         {
             "architecture": _ARCHITECTURES[platform.machine()],
             "os": "linux",
-            "config": {
-                "Cmd": ["/bin/sleep", "2147483647"],
-                "Env": ["PATH=/bin"],
-                # The first process of a container hears nothing else; CRI-O would wait for it.
-                "StopSignal": "SIGKILL",
-            },
+            "config": settings,
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
     ).encode()

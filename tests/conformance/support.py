@@ -173,16 +173,18 @@ class RealNode:
             '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
             f'[plugins."io.containerd.nri.v1.nri"]\n  socket_path = "{self.folder}/nri.sock"\n'
         )
-        self._containerd = self._spawn(
-            "containerd", ["unshare", "-m", self._bin / "containerd", "-c", config], join=True
-        )
+        # Mounts are shared, as systemd makes them on a node: pods may ask to see those that come later.
+        script = 'mount --make-rshared / && exec "$@"'
+        command = ["unshare", "-m", "sh", "-c", script, "sh", self._bin / "containerd", "-c", config]
+        self._containerd = self._spawn("containerd", command, join=True)
         wait_until(self._socket.exists, "containerd's socket")
         for image in write_images(self.folder):
-            subprocess.run(
-                [self._bin / "ctr", "-a", self._socket, "-n", "k8s.io", "images", "import", image],
-                check=True,
-                capture_output=True,
-            )
+            self.import_image(image)
+
+    def import_image(self, archive: Path) -> None:
+        """Makes an image known to containerd."""
+        command = [self._bin / "ctr", "-a", self._socket, "-n", "k8s.io", "images", "import", archive]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
 
     @property
     def _socket(self) -> Path:

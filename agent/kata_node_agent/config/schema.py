@@ -241,6 +241,12 @@ class Config:
     log_level: str = setting(
         "info", values.one_of("debug", "info", "warning", "error"), "least severe message that is logged"
     )
+    drop_capabilities: bool = setting(
+        False,
+        values.boolean,
+        "give up all capabilities but SYS_PTRACE and DAC_READ_SEARCH at the start: for a container that is privileged",
+        live=False,
+    )
     host_root: Path = setting(
         "/", values.path, "folder where the host's /proc, /sys, /dev and /etc are found", live=False
     )

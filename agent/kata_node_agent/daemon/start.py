@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kata_node_agent.config.load import load
 from kata_node_agent.daemon import logs
 from kata_node_agent.eligibility import check_policy
-from kata_node_agent.errors import ConfigError
+from kata_node_agent.errors import ConfigError, describe_os_error
 from kata_node_agent.packages import load_late
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # By then all parts run, and what they load is loaded.
 _SETTLED_SECONDS = 3.0
+# By the numbers of <linux/capability.h>. SYS_PTRACE (19): /proc/PID of VMs and runtimes. DAC_READ_SEARCH (2): folders of
+# Kata's and kubelet's that are closed to others.
+_KEPT_CAPABILITIES = (2, 19)
 
 
 def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
@@ -71,6 +74,17 @@ def _settle() -> None:
     gc.enable()
 
 
+def _drop_capabilities() -> None:
+    from kata_node_agent.host import native
+
+    try:
+        native.keep_capabilities(_KEPT_CAPABILITIES)
+    except OSError as error:
+        raise ConfigError(
+            f"drop_capabilities: {describe_os_error(error)}", hint="set drop_capabilities = false"
+        ) from None
+
+
 def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Runs the agent until it is told to end.
 
@@ -85,6 +99,9 @@ def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
     gc.disable()
     loaded = load_valid(config_file, flags)
     logs.set_up(loaded.config.log_level)
+    if loaded.config.drop_capabilities:
+        # Before there is any other thread, which would keep its own.
+        _drop_capabilities()
     # systemd's watchdog ends us with SIGABRT: the log then tells where each thread was.
     faulthandler.enable()
     # Said by us, in words for people; gRPC's own lines would come on top. Must stand before the library is loaded.

@@ -2,7 +2,8 @@
 
 The only room that knows ``_native``; no other touches ``ffi`` or ``lib``. Importing it calls nothing. Every
 function may be called on any thread, lets other threads run during native calls, and leaves nothing behind:
-no mapping, no CPU affinity, no signal mask, and no descriptor but the one it was asked for.
+no mapping, no CPU affinity, no signal mask, and no descriptor but the one it was asked for; but for capabilities that
+were given up, which is for good.
 
 These read the machine we run on, whatever ``--host-root`` says: a processor has no other root.
 """
@@ -14,10 +15,13 @@ import os
 from array import array
 from enum import StrEnum
 from importlib import import_module
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError, describe_os_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Registers = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""
@@ -70,6 +74,7 @@ class _Lib(Protocol):
     def kna_read_memory(
         self, proc: int, pid: int, source: int, min_bytes: int, until: int, *filled_in: object
     ) -> int: ...
+    def kna_keep_capabilities(self, keep: int) -> int: ...
     def kna_step_name(self, step: int) -> object: ...
     def kna_capability_name(self, index: int) -> object: ...
     def kna_exit_name(self, exit_reason: int) -> object: ...
@@ -221,6 +226,22 @@ def watch_folder(path: str) -> int:
     if error:
         raise OSError(error, os.strerror(error), path)
     return cast("int", descriptor[0])
+
+
+def keep_capabilities(numbers: Iterable[int]) -> None:
+    """Gives up all capabilities of this thread but these, for good, and the gaining of any by exec.
+
+    Threads that run already keep theirs: so it is called before there are any.
+
+    Args:
+        numbers: as in capabilities(7), below 64.
+
+    Raises:
+        OSError: the kernel does not let us.
+    """
+    error = _lib.kna_keep_capabilities(sum(1 << number for number in set(numbers)))
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 def list_processes(proc: int) -> array[int]:
