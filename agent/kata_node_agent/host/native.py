@@ -15,13 +15,15 @@ import os
 from array import array
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import HostError, describe_os_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from kata_node_agent.host.native_types import CpuidLeaf, Ffi, Lib, Probe
 
 Registers = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""
@@ -34,64 +36,10 @@ _GUEST_LOOP: Final = 1
 _GUEST_EXITS: Final = 2
 
 
-class _CpuidLeaf(Protocol):
-    leaf: int
-    subleaf: int
-    eax: int
-    ebx: int
-    ecx: int
-    edx: int
-
-
-class _Probe(Protocol):
-    step: int
-    error: int
-    api_version: int
-    exit_reason: int
-    exit_detail: int
-    guest_nanoseconds: int
-    value: int
-    expected: int
-    has_value: int
-    guest_supported: int
-    capabilities: list[int]
-
-
-class _Lib(Protocol):
-    """The C functions as cffi gives them; ``node_agent.h`` says what they do."""
-
-    KNA_CPUID_MAX_LEAVES: int
-    KNA_CAPABILITIES: int
-
-    def kna_cpuid(self, leaf: int, subleaf: int, result: object) -> int: ...
-    def kna_cpuid_read(self, cpu: int, leaves: object, count: object) -> int: ...
-    def kna_kvm_probe(self, path: object, guest: int, budget_nanoseconds: int, probe: object) -> int: ...
-    def kna_watch_folder(self, path: object, descriptor: object) -> int: ...
-    def kna_list_processes(self, proc: int, pids: object, capacity: int, count: object) -> int: ...
-    def kna_read_processes(self, proc: int, processes: object, count: int) -> None: ...
-    def kna_open_sizes(self, proc: int, pid: int) -> int: ...
-    def kna_read_sizes(self, proc: int, pids: object, files: object, count: int, sizes: object) -> None: ...
-    def kna_read_memory(
-        self, proc: int, pid: int, source: int, min_bytes: int, until: int, *filled_in: object
-    ) -> int: ...
-    def kna_keep_capabilities(self, keep: int) -> int: ...
-    def kna_step_name(self, step: int) -> object: ...
-    def kna_capability_name(self, index: int) -> object: ...
-    def kna_exit_name(self, exit_reason: int) -> object: ...
-
-
-class _Ffi(Protocol):
-    def new(self, declaration: str, init: object = ...) -> Any: ...
-    def string(self, text: object) -> bytes: ...
-    def from_buffer(self, declaration: str, buffer: object) -> Any: ...
-    def buffer(self, data: object, size: int = ...) -> Any: ...
-    def sizeof(self, declaration: str) -> int: ...
-
-
 # By name, as a compiled module says nothing of its types.
 _module: Final = import_module("kata_node_agent._native")
-_lib: _Lib = cast("_Lib", _module.lib)
-_ffi: Final = cast("_Ffi", _module.ffi)
+_lib: Lib = cast("Lib", _module.lib)
+_ffi: Final = cast("Ffi", _module.ffi)
 
 
 class CpuidUnavailableError(HostError):
@@ -172,7 +120,7 @@ def cpuid(leaf: int, subleaf: int = 0) -> Registers:
     """
     result = _ffi.new("struct kna_cpuid_leaf *")
     _check_cpuid(_lib.kna_cpuid(leaf, subleaf, result), "CPUID")
-    return _registers(cast("_CpuidLeaf", result))
+    return _registers(cast("CpuidLeaf", result))
 
 
 def read_cpuid(cpu: int | None = None) -> dict[tuple[int, int], Registers]:
@@ -310,7 +258,7 @@ def _probe(path: str, timeout_seconds: float, guest: int) -> KvmProbe:
     encoded = _path(path)
     raw = _ffi.new("struct kna_kvm_probe *")
     _lib.kna_kvm_probe(encoded, guest, round(timeout_seconds * 1e9), raw)
-    return _from_raw(cast("_Probe", raw))
+    return _from_raw(cast("Probe", raw))
 
 
 def _path(path: str) -> bytes:
@@ -320,7 +268,7 @@ def _path(path: str) -> bytes:
     return encoded
 
 
-def _from_raw(raw: _Probe) -> KvmProbe:
+def _from_raw(raw: Probe) -> KvmProbe:
     ran = raw.guest_nanoseconds >= 0
     return KvmProbe(
         step=_STEPS[raw.step],
@@ -337,7 +285,7 @@ def _from_raw(raw: _Probe) -> KvmProbe:
     )
 
 
-def _capabilities(raw: _Probe) -> dict[str, int]:
+def _capabilities(raw: Probe) -> dict[str, int]:
     names = (_text(_lib.kna_capability_name(index)) for index in range(_lib.KNA_CAPABILITIES))
     return {name: answer for name, answer in zip(names, raw.capabilities, strict=True) if answer >= 0}
 
@@ -351,7 +299,7 @@ def _check_cpuid(error: int, what: str) -> None:
         raise HostError(f"{what}: {words}", hint=hint, reason="CpuUnreachable")
 
 
-def _registers(leaf: _CpuidLeaf) -> Registers:
+def _registers(leaf: CpuidLeaf) -> Registers:
     return leaf.eax, leaf.ebx, leaf.ecx, leaf.edx
 
 
