@@ -70,7 +70,6 @@ def data_files() -> list[tuple[str, list[str]]]:
         "deploy/*/*": "kata-node-agent/{parent}",
         "*.md": "doc/kata-node-agent",
         "docs/*.md": "doc/kata-node-agent/docs",
-        "docs/pictures/*": "doc/kata-node-agent/docs/pictures",
     }
     found: dict[str, list[str]] = {}
     for pattern, place in places.items():
