@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -51,6 +51,14 @@ def families(draw: st.DrawFn) -> list[Metric]:
     return [gauge, counter, histogram, InfoMetricFamily("d", draw(TEXTS), {"version": draw(TEXTS)})]
 
 
+def zeros() -> list[Metric]:
+    family = GaugeMetricFamily("a", "", labels=["b"])
+    for name, value in (("c", 0), ("d", -0.0), ("e", 0.0), ("f", 1), ("g", 1.0)):
+        family.add_metric([name], value)
+    return [family]
+
+
+@example(zeros())
 @given(families())
 def test_both_formats_are_what_the_library_writes(families: list[Metric]) -> None:
     registry = Registry(families)

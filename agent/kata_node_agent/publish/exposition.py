@@ -59,6 +59,8 @@ def write(families: Iterable[Metric], content_type: str, names: frozenset[str] =
     """
     openmetrics = content_type == OPENMETRICS
     lines: list[str] = []
+    # Most numbers are there many times: sizes of VMs that are alike.
+    numbers: dict[float, str] = {}
     for family in families:
         samples = [each for each in family.samples if each.name in names] if names else family.samples
         if not samples and names:
@@ -73,7 +75,10 @@ def write(families: Iterable[Metric], content_type: str, names: frozenset[str] =
         lines.append(f"# TYPE {name} {kind}\n")
         for sample in samples:
             labels = ",".join([f'{key}="{_escaped(value)}"' for key, value in sorted(sample.labels.items())])
-            value = _number(sample.value)
+            if not sample.value:
+                value = repr(float(sample.value))  # as 0.0 and -0.0 are one key, and two texts
+            elif (value := numbers.get(sample.value, "")) == "":
+                value = numbers[sample.value] = _number(sample.value)
             lines.append(f"{sample.name}{{{labels}}} {value}\n" if labels else f"{sample.name} {value}\n")
     if openmetrics:
         lines.append("# EOF\n")
