@@ -1,7 +1,7 @@
 """Families of metrics as text: Prometheus' own format (0.0.4) and OpenMetrics 1.0.
 
-The library's writers are those of a general registry, and of all that our families never have: 60 ms for 200 sandboxes, where
-this takes 7. A test holds both together, byte by byte.
+The library's writers are those of a general registry, and of all that our families never have: 19 ms for 200 sandboxes, where
+this takes 3. A test holds both together, byte by byte.
 """
 
 from __future__ import annotations

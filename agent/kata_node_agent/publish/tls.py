@@ -1,7 +1,7 @@
 """TLS for the HTTP listener: a certificate of ours, and where wanted only peers with one that an authority has signed.
 
 The files are looked at for each connection and read anew when they are others, so that a certificate is renewed without a
-word to the agent. OpenSSL (4 MiB) is loaded with the first of them.
+word to the agent. OpenSSL (6 MiB) is loaded with the first of them.
 """
 
 from __future__ import annotations
