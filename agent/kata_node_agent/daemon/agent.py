@@ -35,7 +35,7 @@ from kata_node_agent.daemon.slots import Slots
 from kata_node_agent.daemon.status import build_status, status_line
 from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.daemon.web import Web
-from kata_node_agent.errors import AgentError, first_in
+from kata_node_agent.errors import AgentError, StartAnewError, first_in
 from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.kubelet.service import DevicePluginService
 
@@ -241,9 +241,11 @@ class Agent:
 
     async def _probe_endpoint(self) -> None:
         pulse = self._pulses.pulse("endpoint")
+        pulse.beat()
         while True:
-            pulse.beat()
-            await self._registrar.probe()
+            endpoint = self._registrar.endpoint
+            if await self._registrar.probe() or endpoint is None or not endpoint.settled:
+                pulse.beat()
             if not self._api.in_place:
                 await self._serve_again()
             await wait_for_hint(self._probe_now, _PROBE_INTERVAL_SECONDS)
@@ -252,13 +254,15 @@ class Agent:
         log.warning("our socket was removed, serving anew", extra={"socket": str(self._api.path)})
         await self._api.stop()
         try:
-            self._claims.take_run_dir()
+            self._claims.renew_run_dir()
             await self._api.start(self.config.health.tcp_address)
+        except StartAnewError:
+            raise
         except AgentError as error:
             log.error("cannot serve", extra={"why": str(error)})
 
     async def _feed_watchdog(self) -> None:
-        await self._notifier.feed_watchdog(lambda: self._pulses.check() and self.serving()[""])
+        await self._notifier.feed_watchdog(self._pulses.check)
 
     def serving(self) -> Mapping[str, bool]:
         """Each health service, and whether it serves at this moment."""

@@ -15,6 +15,7 @@ from kata_node_agent.sockets import check_socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kata_node_agent.config.schema import Config
 
@@ -113,14 +114,25 @@ class Claims:
         try:
             self._plugin.renew()
         except SocketError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EROFS:
-                text = (
-                    f"{self._directory} was made anew, and what is made after our start is read-only for us"
-                )
-                raise StartAnewError(text, hint="start the agent again; systemd does") from error
+            _start_anew_if_read_only(error, self._directory)
+            raise
+
+    def renew_run_dir(self) -> None:
+        """As `renew_resource`, for the run directory."""
+        try:
+            self.take_run_dir()
+        except SocketError as error:
+            _start_anew_if_read_only(error, self._config.run_dir)
             raise
 
     def release(self) -> None:
         """Gives both back."""
         self._plugin.release()
         self._run.release()
+
+
+def _start_anew_if_read_only(error: SocketError, folder: Path) -> None:
+    """Raises StartAnewError where a folder that we could write to at our start has become read-only."""
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EROFS:
+        text = f"{folder} was made anew, and what is made after our start is read-only for us"
+        raise StartAnewError(text, hint="start the agent again; systemd does") from error
