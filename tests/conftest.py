@@ -140,6 +140,10 @@ def _missing(marker: str) -> str:
         return vms.missing()
     if marker == "prometheus" and not (shutil.which("prometheus") and shutil.which("promtool")):
         return "Debian's prometheus is not installed"
+    if marker == "systemd":
+        from tests.systemd import machine
+
+        return machine.missing()
     if marker == "browser":
         from tests.publish import browser
 

@@ -1,0 +1,200 @@
+"""What systemd's sandbox lets the agent see and write, as it really is, and what is not there yet when the agent starts."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.systemd.conftest import KUBELET, REPOSITORY, SERVICE, Unit, admit, admitted, start
+from tests.systemd.machine import until
+
+pytestmark = pytest.mark.systemd
+
+TEXT = (REPOSITORY / "systemd" / SERVICE).read_text()
+CAPABILITIES = re.findall(r"^CapabilityBoundingSet=(.*)$", TEXT, re.MULTILINE)[0].split()
+# VMs' processes as they look, of root and of another user.
+VMS = """
+[Service]
+Type=exec
+ExecStart=/bin/sh -c 'sleep infinity | /run/stand_in 1 128 16 8'
+"""
+
+
+@pytest.fixture
+def vms(unit: Unit, tmp_path: Path) -> Iterator[None]:
+    """A VM of root's and one of another user's, each with its virtiofsd and shim."""
+    program = tmp_path / "stand_in"
+    source = REPOSITORY / "bench" / "programs" / "stand_in.c"
+    subprocess.run(["cc", "-O1", "-static", "-o", str(program), str(source)], check=True)
+    target = unit.machine.inside("sh", "-euc", "cat > /run/stand_in; chmod 755 /run/stand_in")
+    with program.open("rb") as binary:
+        subprocess.run(target, stdin=binary, check=True, timeout=30)
+    unit.machine.write("/run/systemd/system/vms.service", VMS)
+    unit.machine.write(
+        "/run/systemd/system/vms-of-another.service", VMS.replace("[Service]", "[Service]\nUser=daemon")
+    )
+    unit.run("systemctl daemon-reload; systemctl start vms.service vms-of-another.service")
+    yield
+    unit.run("systemctl stop vms.service vms-of-another.service")
+
+
+def seen(unit: Unit, command: str, drop_in: str = "") -> dict[str, Any]:
+    """What a command of ours finds when it runs as the unit does."""
+    unit.drop_in(
+        f"""
+        [Service]
+        Type=oneshot
+        Restart=no
+        ExecStart=
+        ExecStart=/bin/sh -c '{command} > /run/kata-node-agent/seen; true'
+        {drop_in}
+        """
+    )
+    unit.run(f"systemctl start {SERVICE}")
+    document = json.loads(unit.run("cat /run/kata-node-agent/seen").stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+def checks(document: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [(check["id"], check["status"], check["reason"]) for check in document["checks"]]
+
+
+def test_it_hides_nothing_from_the_checks(unit: Unit) -> None:
+    command = "kata-node-agent check --format json --profile openshift"
+    outside = json.loads(unit.run(command, check=False).stdout)
+    assert checks(seen(unit, command)) == checks(outside)
+    assert {"kvm.run-guest", "module.kvm", "shm.ceiling"} <= {row[0] for row in checks(outside)}
+
+
+SANDBOXES = "kata-node-agent sandboxes --format json"
+
+
+def vms_in(document: dict[str, Any]) -> tuple[list[Any], list[int]]:
+    """What is known of the VMs, and who is not believed to belong to one."""
+    kept = ("id", "pid", "base_bytes", "vm_memory_bytes", "resident_bytes", "host_overhead_bytes")
+    rows = [[row[key] for key in kept] for row in document["sandboxes"]]
+    return rows, [row["pid"] for row in document["unbelieved"]]
+
+
+def vms_outside(unit: Unit) -> tuple[list[Any], list[int]]:
+    """As root without a sandbox sees them: that of root's, and the other user's three processes, which are not believed."""
+
+    def now() -> tuple[list[Any], list[int]]:
+        return vms_in(json.loads(unit.run(SANDBOXES).stdout))
+
+    until(lambda: list(map(len, now())) == [1, 3], "all processes are there")
+    return now()
+
+
+@pytest.mark.usefixtures("vms")
+def test_it_hides_nothing_of_the_vms(unit: Unit) -> None:
+    assert vms_in(seen(unit, SANDBOXES)) == vms_outside(unit)
+
+
+@pytest.mark.usefixtures("vms")
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_each_capability_is_needed(unit: Unit, capability: str) -> None:
+    without = seen(unit, SANDBOXES, f"CapabilityBoundingSet=~{capability}")
+    assert vms_in(without) != vms_outside(unit)
+
+
+def test_it_lets_nothing_else_be_written(unit: Unit) -> None:
+    unit.run("mkdir -p /var/lib/kubelet/pods")
+    places = (
+        *(
+            "/etc",
+            "/usr",
+            "/var/lib",
+            "/var/lib/kubelet",
+            "/var/lib/kubelet/pods",
+            "/run",
+            "/dev/shm",
+            "/root",
+        ),
+        *(
+            "/sys/fs/cgroup",
+            "/proc/sys/vm/overcommit_memory",
+            "/run/kata-node-agent",
+            "/var/lib/kata-node-agent",
+        ),
+        *("/var/lib/kubelet/device-plugins", "/etc/kubernetes/node-feature-discovery/features.d"),
+    )
+    script = (
+        "import json, os, sys; print(json.dumps({path: os.access(path, os.W_OK) for path in sys.argv[1:]}))"
+    )
+    unit.machine.write("/run/writable.py", script)
+    answer = seen(unit, f"python3 /run/writable.py {' '.join(places)}")
+    writable = {path for path, may in answer.items() if may}
+    assert writable == {
+        "/run/kata-node-agent",
+        "/var/lib/kata-node-agent",
+        "/var/lib/kubelet/device-plugins",
+        "/etc/kubernetes/node-feature-discovery/features.d",
+    }
+
+
+def test_kernel_events_arrive_without_a_network(unit: Unit) -> None:
+    unit.configure('log_level = "debug"\n')
+    start(unit)
+
+    def heard() -> bool:
+        # The kernel says so again, to all who listen; nothing is added.
+        Path("/sys/devices/virtual/misc/kvm/uevent").write_text("add")
+        return "kernel event action=add of=misc/kvm" in unit.log()
+
+    until(heard, "an event is heard")
+
+
+def test_kvm_may_appear_later_and_be_made_anew(unit: Unit) -> None:
+    def verdict() -> str:
+        return str(unit.status()["verdict"])
+
+    unit.run("umount /dev/kvm; rm -f /dev/kvm")
+    try:
+        start(unit)
+        assert verdict() == "ineligible"
+        unit.run("mknod --mode=660 /dev/kvm c 10 232")
+        until(lambda: verdict() == "eligible", "KVM is found")
+        assert unit.show("NRestarts") == "0"
+    finally:
+        unit.run("test -e /dev/kvm || mknod --mode=660 /dev/kvm c 10 232")
+
+
+def test_kubelets_folder_may_appear_later(unit: Unit) -> None:
+    unit.run("rm -rf /var/lib/kubelet")
+    start(unit)
+    unit.wait_for_log("waiting for kubelet's device plugin folder")
+    unit.machine.write("/run/systemd/system/kubelet.service", KUBELET)
+    unit.run("systemctl daemon-reload; systemctl start kubelet.service")
+    unit.wait_for_log("registered resource=")
+
+
+def test_kubelets_folder_may_be_made_anew(unit: Unit) -> None:
+    """Read-only for an agent that runs, as all that is made after its start: it ends to be started in a sandbox with it."""
+    unit.machine.write("/run/systemd/system/kubelet.service", KUBELET)
+    unit.run("systemctl daemon-reload")
+    start(unit)
+    unit.run("systemctl start kubelet.service")
+    unit.wait_for_log("registered resource=")
+    admit(unit, "one")
+    unit.run(
+        "systemctl stop kubelet.service; rm -rf /var/lib/kubelet/device-plugins; systemctl start kubelet.service"
+    )
+    until(lambda: unit.show("NRestarts") == "1", "it was started anew")
+    assert "was made anew" in unit.log()
+    until(lambda: unit.show("ActiveState") == "active", "it serves again")
+    until(lambda: unit.status()["kubelet"]["registered"], "it is registered again")
+    assert admitted(unit) == {"one"}
+
+
+def test_its_own_folder_may_be_removed(unit: Unit) -> None:
+    start(unit)
+    unit.run("rm -rf /run/kata-node-agent")
+    until(lambda: unit.show("NRestarts") == "1", "it was started anew")
+    until(lambda: unit.show("ActiveState") == "active", "it serves again")
+    assert unit.status()["slots"]["healthy"] > 0
