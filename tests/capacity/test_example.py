@@ -46,7 +46,7 @@ def account(tmp_path: Path) -> Account:
     )
     account.observe({vm.sandbox: vm for vm in vms}, 1000.0)
     # Read before the VMs had touched anything, the budgets would be held down by it for a minute.
-    account._windows.clear()
+    account._budgets._windows.clear()
     look()
     return account
 

@@ -238,7 +238,7 @@ def test_a_vm_that_runs_may_grow_while_the_node_is_drained_also_if_nobody_had_as
 def test_an_unannounced_vm_is_not_denied_what_it_has_on_a_node_that_is_promised_too_much(kept: Kept) -> None:
     sandbox = kept.node.sandbox(limit_mib=0, plugged_mib=0)
     kept.look()
-    kept.keeper.account._budget = dict.fromkeys((ALLOCATABLE, SHARED), GIB)
+    kept.keeper.account._budgets.by_term = dict.fromkeys((ALLOCATABLE, SHARED), GIB)
     assert not kept.admit(sandbox, 2 * GIB).allowed
     assert not kept.admit(sandbox, 3 * GIB, extend=True).allowed
     assert kept.admit(sandbox, 2 * GIB, extend=True).allowed

@@ -252,3 +252,23 @@ def test_pods_that_all_want_more_than_their_devices_stand_for_do_not_wait_for_ea
     world.account.release("a")
     world.look()
     assert world.account.admit(claim("b", 4 * GIB)).allowed
+
+
+def test_a_pod_that_waits_for_its_vm_counts_by_its_device_and_not_among_the_others_too(world: World) -> None:
+    world.others["uid-a"] = OtherPod(2 * GIB, 0, "default/a")
+    world.account.allocate([0])
+    world.look()
+    # Kubelet has not said whose the device is: there is no telling.
+    assert world.free == 5 * GIB - ONE.total_bytes - 2 * GIB
+    world.account.hold_devices({0: "default/a"})
+    world.look()
+    assert world.free == 5 * GIB - ONE.total_bytes
+    # Nor is it low for a while for what was counted by mistake.
+    assert world.account.admit(claim("a")).allowed
+    world.look()
+    assert world.free == 5 * GIB - ONE.total_bytes
+    world.account.hold_devices({})
+    world.account.release("a")
+    world.look()
+    world.look()
+    assert world.free == 5 * GIB - 2 * GIB

@@ -88,10 +88,12 @@ class OtherPod:
     Attributes:
         request_bytes: what its containers request.
         held_bytes: what the kernel cannot take back from it: anonymous, shared, unevictable and unreclaimable kernel memory.
+        pod: ``namespace/name``; empty where it is not known.
     """
 
     request_bytes: int | None
     held_bytes: int | None
+    pod: str = ""
 
     @property
     def claims_bytes(self) -> int:

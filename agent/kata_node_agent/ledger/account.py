@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.devices import device_id
-from kata_node_agent.capacity.free import ALLOCATABLE, Backing, Room, Window, budgets
+from kata_node_agent.capacity.free import Backing, Room
 from kata_node_agent.config.schema import Mode
 from kata_node_agent.errors import LedgerError
 from kata_node_agent.ledger import codec, rules
 from kata_node_agent.ledger.book import Book, Device
+from kata_node_agent.ledger.budgets import Budgets
 from kata_node_agent.ledger.change import Note
 from kata_node_agent.ledger.decide import admit, allocate, unavailable
 from kata_node_agent.ledger.writer import Writer
@@ -24,7 +25,7 @@ from kata_node_agent.ledger.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kata_node_agent.capacity.free import Need, NodeMemory, OtherPod
+    from kata_node_agent.capacity.free import Need, NodeMemory
     from kata_node_agent.ledger.book import Admission, Vm
     from kata_node_agent.ledger.change import Change
     from kata_node_agent.ledger.decide import Policy
@@ -67,9 +68,7 @@ class Account:
         self._clock = clock
         self._settings: dict[str, Body] = {}
         self._absent: dict[str, float] = {}
-        self._windows: dict[str, Window] = {}
-        self._budget: dict[str, int] = {}
-        self._others: dict[str, OtherPod] = {}
+        self._budgets = Budgets()
 
     @property
     def problem(self) -> LedgerError | None:
@@ -89,12 +88,12 @@ class Account:
     @property
     def room(self) -> Room:
         """What is left."""
-        return Room(self._budget, self.book.committed)
+        return Room(self._budgets.by_term, self.book.committed)
 
     @property
     def other_pods_bytes(self) -> int:
         """What pods without a VM claim of allocatable memory."""
-        return sum(pod.claims_bytes for pod in self._others.values())
+        return self._budgets.others_bytes
 
     @property
     def cost_of_one(self) -> Need:
@@ -257,16 +256,14 @@ class Account:
 
     def take_memory(self, node: NodeMemory, *, share: float, margin_bytes: int, rise_seconds: float) -> None:
         """The node's memory as it is now. Must be read after the look at the VMs, or what has just ended counts twice."""
-        uids = self.book.uids
-        self._others = {uid: pod for uid, pod in (node.others or {}).items() if uid not in uids}
-        seen = budgets(
-            replace(node, others=self._others), self.book.touched, share=share, margin_bytes=margin_bytes
+        self._budgets.take(
+            node,
+            self.book,
+            self._clock(),
+            share=share,
+            margin_bytes=margin_bytes,
+            rise_seconds=rise_seconds,
         )
-        now = self._clock()
-        self._windows = {term: self._windows.get(term) or Window() for term in seen}
-        self._budget = {
-            term: self._windows[term].take(value, now, rise_seconds) for term, value in seen.items()
-        }
 
     def reprice(self, cost_of_one: Need) -> None:
         """Another cost of one is in force."""
@@ -311,9 +308,7 @@ class Account:
 
         A pod that holds a device came in by the same door as the others that do: only VMs are in its way.
         """
-        budget, other, book = self._budget, self._others.get(claim.pod_uid), self.book
-        if other is not None and ALLOCATABLE in budget:
-            budget = budget | {ALLOCATABLE: budget[ALLOCATABLE] + other.claims_bytes}
+        budget, book = self._budgets.for_pod(claim.pod_uid), self.book
         known = book.admissions.get(claim.sandbox)
         pod = known.pod if known is not None and known.pod else claim.pod
         return Room(budget, book.committed_to_sandboxes if book.stands_for(pod) else book.committed)
@@ -330,9 +325,6 @@ class Account:
             if admission.lapsed and not admission.seen:
                 # It commits nothing, and goes on to claim as others do.
                 continue
-            other = self._others.pop(admission.pod_uid, None)
-            if other is not None and ALLOCATABLE in self._budget:
-                self._budget[ALLOCATABLE] += other.claims_bytes
-                self._windows[ALLOCATABLE].shift(other.claims_bytes)
+            self._budgets.hand_over(admission.pod_uid)
         for sandbox in change.drop:
             self._absent.pop(sandbox, None)

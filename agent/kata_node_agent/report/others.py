@@ -10,6 +10,7 @@ from kata_node_agent.host.cgroup_reader import GroupReader
 from kata_node_agent.host.cgroups import read_cgroups
 from kata_node_agent.host.machine import KUBELET_ROOT
 from kata_node_agent.report.use import group_names
+from kata_node_agent.sandboxes.identity import read_pod_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,6 +39,7 @@ def read_other_pods(
     cgroups = read_cgroups(root, names, mounts, units=False, each_pod=True)
     allocations = read_allocations(root, settings.text("rootDir") or KUBELET_ROOT) or {}
     reader = GroupReader(root, mounts)
+    pod_names = read_pod_names(root)
     found: dict[str, OtherPod] = {}
     for pod in cgroups.pod_groups:
         if pod.uid in without:
@@ -47,7 +49,7 @@ def read_other_pods(
             # Requests are limits there, and the group has the sum of them.
             group = reader.group(pod.group.path, whole=True)
             request = group.limit_bytes if group is not None else None
-        found[pod.uid] = OtherPod(request_bytes=request, held_bytes=held_bytes(pod.group))
+        found[pod.uid] = OtherPod(request, held_bytes(pod.group), pod_names.get(pod.uid, ""))
     return found
 
 
