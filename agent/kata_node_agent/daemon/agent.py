@@ -72,8 +72,6 @@ class Agent:
         self._slots.on_plan = self._tell_systemd
         self._features = FeaturePublisher(lambda: self.config, self._node)
         self._report = NodeReport(lambda: self.config, self._node)
-        overhead = OverheadHistory(lambda: self.config, lambda: self._account.sandboxes.sandboxes)
-        self._recorder = Recorder(lambda: self.config, self._node, overhead)
         self._started = time.time()
         self._reload_problem: Problem | None = None
         planned = self._slots.replan_soon
@@ -102,6 +100,8 @@ class Agent:
         self._kubelet_state = ""
         self._running = False
         self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
+        overhead = OverheadHistory(lambda: self.config, self._sandboxes)
+        self._recorder = Recorder(lambda: self.config, self._node, overhead)
         calls = (self._report.message, self._account, self._sandboxes)
         self._api = ApiServer(self.config.run_dir, self.status, self.serving, *calls)
         known = (self.status, self._node, self._account, self._report.document, self._sandboxes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kata_node_agent.host.root import HostRoot
 
@@ -12,25 +12,34 @@ if TYPE_CHECKING:
 
     from kata_node_agent.config.schema import Config
     from kata_node_agent.report.overhead import OverheadSampler
-    from kata_node_agent.report.sandboxes import SandboxObserver
-    from kata_node_agent.sandboxes.model import Sandbox
+    from kata_node_agent.report.sandboxes import Overview
     from kata_node_agent.series import Series
+
+
+class Seen(Protocol):
+    """The sandboxes as somebody else follows them."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+
+    def overview(self) -> Overview:
+        """All of them. Blocking; raises AgentError."""
 
 
 class OverheadHistory:
     """Writes one sample of each handler when it is told to. Not for several threads at once."""
 
-    def __init__(self, config: Callable[[], Config], sandboxes: Callable[[], tuple[Sandbox, ...]]) -> None:
+    def __init__(self, config: Callable[[], Config], seen: Seen | None) -> None:
         """Touches nothing.
 
         Args:
             config: ours.
-            sandboxes: as somebody else has last seen them.
+            seen: the sandboxes; ``None`` where nothing is followed.
         """
         self._config = config
-        self._sandboxes = sandboxes
+        self._seen = seen
         self._made_for: Config | None = None
-        self._observer: SandboxObserver | None = None
         self._sampler: OverheadSampler | None = None
         self._series: dict[str, Series] = {}
 
@@ -38,21 +47,18 @@ class OverheadHistory:
         """One sample, now. Blocking. The folder must be there.
 
         Raises:
-            HostError: a history cannot be written.
+            AgentError: the node cannot be read, or a history not be written.
         """
-        sandboxes = self._sandboxes()
-        if not sandboxes:
+        if self._seen is None or not self._seen.any:
             return
         from kata_node_agent.report.overhead import FIGURES, OverheadSampler, history_name
-        from kata_node_agent.report.sandboxes import SandboxObserver
         from kata_node_agent.series import Series
 
         config = self._config()
-        if self._observer is None or self._sampler is None or config != self._made_for:
-            root = HostRoot(config.host_root)
-            self._observer, self._sampler = SandboxObserver(root, config), OverheadSampler(root)
+        if self._sampler is None or config != self._made_for:
+            self._sampler = OverheadSampler(HostRoot(config.host_root))
             self._made_for, self._series = config, {}
-        figures = self._sampler.sample(self._observer.view(sandboxes), time.monotonic())
+        figures = self._sampler.sample(self._seen.overview(), time.monotonic())
         for handler, values in figures.items():
             if (name := history_name(handler)) is None:
                 continue

@@ -1,4 +1,7 @@
-"""The sandboxes that are followed, as a document with their risks. What it needs is loaded when somebody asks."""
+"""The sandboxes that are followed, with what they become and what threatens them: for the API, metrics and history alike.
+
+What it needs is loaded when somebody asks.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,42 @@ if TYPE_CHECKING:
     from kata_node_agent.config.schema import Config
     from kata_node_agent.daemon.alive import NodeWatch
     from kata_node_agent.daemon.sandboxes import SandboxWatch
-    from kata_node_agent.report.sandboxes import SandboxObserver
+    from kata_node_agent.nodeconfig.kubelet import KubeletSettings
+    from kata_node_agent.report.sandboxes import Overview, SandboxObserver
 
 
 class SandboxReport:
-    """Makes the document of what was last seen."""
+    """Says of what was last seen all that there is to say. The only one of the daemon, as it remembers what it has read."""
 
     def __init__(self, config: Callable[[], Config], node: NodeWatch, watch: SandboxWatch) -> None:
         self._config = config
         self._node = node
         self._watch = watch
-        # The API and a scrape may ask at the same time, each on a thread of its own.
+        # The API, a scrape and the history may ask at the same time, each on a thread of its own.
         self._lock = threading.Lock()
         self._observer: SandboxObserver | None = None
-        self._made_for: Config | None = None
+        self._made_for: tuple[Config, KubeletSettings | None] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether a VM runs; for nobody else anything is loaded."""
+        return bool(self._watch.sandboxes)
+
+    def overview(self) -> Overview:
+        """All sandboxes as they were last seen. Blocking.
+
+        Raises:
+            AgentError: the node cannot be read.
+        """
+        with self._lock:
+            config, view = self._config(), self._node.view
+            known = view.kubelet if view is not None else None
+            if self._observer is None or self._made_for != (config, known):
+                from kata_node_agent.report.sandboxes import SandboxObserver
+
+                self._observer = SandboxObserver(HostRoot(config.host_root), config, known)
+                self._made_for = config, known
+            return self._observer.view(self._watch.sandboxes, self._watch.unbelieved)
 
     def read(self) -> dict[str, Any]:
         """What `sandboxes --format json` prints. Blocking.
@@ -35,15 +60,7 @@ class SandboxReport:
         Raises:
             AgentError: the node cannot be read.
         """
-        with self._lock:
-            config, view = self._config(), self._node.view
-            if self._observer is None or config != self._made_for:
-                from kata_node_agent.report.sandboxes import SandboxObserver
-
-                known = view.kubelet if view is not None else None
-                self._observer = SandboxObserver(HostRoot(config.host_root), config, known)
-                self._made_for = config
-            return self._observer.view(self._watch.sandboxes, self._watch.unbelieved).document()
+        return self.overview().document()
 
     async def document(self) -> dict[str, Any]:
         """The same, off the event loop.
