@@ -139,6 +139,22 @@ def test_what_is_more_than_a_size_calls_for_a_sweep(tree: Tree, what: str) -> No
     assert not watcher.only_sizes
 
 
+def test_that_pages_are_huge_is_remembered_where_only_maps_is_read(tree: Tree) -> None:
+    """Of a folder with another name only smaps says that it is one of huge pages."""
+    line = qemu(ID, "512M,slots=10,maxmem=4G", *shared("512M", "/mnt/pages"))
+    ram = region(4096, 512, "/mnt/pages/qemu_back_mem.dimm1.x1Y2z3 (deleted)", inode=5, page=2048, huge=2048)
+    tree.process(501, line)
+    tree.memory(501, ram + rest(1024))
+    watcher = tree.watcher()
+    assert [found.memory_location for found in watcher.sweep()] == ["hugepages"]
+    plugged = region(1024, 128, "/mnt/pages/qemu_back_mem.mem0.cOn1lk (deleted)", inode=6, page=2048)
+    tree.process(501, line, virtual=2 << 30)
+    tree.memory(501, plugged + ram + rest(1024))
+    assert watcher.glance(processes=False)
+    (found,) = watcher.resize()
+    assert (found.memory_location, found.hotplugged_bytes) == ("hugepages", 128 * MIB)
+
+
 def test_files_of_sizes_are_kept_as_far_as_there_is_room(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     for pid in range(501, 509):
         tree.process(pid, ["x"], virtual=pid << 20)

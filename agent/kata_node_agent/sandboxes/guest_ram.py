@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from kata_node_agent.host.process_files import Mapping
     from kata_node_agent.sandboxes.model import MemoryLocation, Vmm
@@ -62,7 +62,12 @@ class GuestRam:
 
 
 def find_guest_ram(
-    mappings: Sequence[Mapping], vmm: Vmm, line: QemuMemory, *, virtio_mem: bool | None = None
+    mappings: Sequence[Mapping],
+    vmm: Vmm,
+    line: QemuMemory,
+    *,
+    virtio_mem: bool | None = None,
+    huge_devices: Collection[int] = (),
 ) -> GuestRam | None:
     """The guest RAM among the writable mappings of a VMM; ``None`` where there is none (yet).
 
@@ -71,6 +76,7 @@ def find_guest_ram(
         vmm: whose they are.
         line: what a QEMU's command line says; empty for others.
         virtio_mem: whether the runtime plugs memory into a virtio-mem device; ``None`` where nothing says it.
+        huge_devices: whose files are huge pages, as smaps has said; maps does not.
     """
     sizes = {backend.size_bytes for backend in line.backends if backend.kind == "ram"}
     if not line.backends:
@@ -80,7 +86,8 @@ def find_guest_ram(
     for mapping in mappings:
         location = _location(mapping, sizes, files)
         if location is not None:
-            found.append((mapping, location))
+            huge = mapping.inode and mapping.device in huge_devices
+            found.append((mapping, "hugepages" if huge else location))
     if not found:
         return None
     resizable = _resizable(found, line, virtio_mem)
@@ -112,6 +119,13 @@ def find_guest_ram(
         pss_bytes=sum(mapping.pss_bytes for mapping, _ in found),
         huge_bytes=sum(mapping.huge_bytes for mapping, _ in found),
         swap_bytes=sum(mapping.swap_bytes for mapping, _ in found),
+    )
+
+
+def huge_devices_of(mappings: Iterable[Mapping]) -> frozenset[int]:
+    """The devices of files that are huge pages, of mappings from smaps."""
+    return frozenset(
+        mapping.device for mapping in mappings if mapping.inode and mapping.page_bytes >= 2 * MIB
     )
 
 

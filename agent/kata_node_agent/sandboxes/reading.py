@@ -6,17 +6,18 @@ only guest RAM has moved, only the lines up to it are read again, and the rest s
 
 from __future__ import annotations
 
+import marshal
 import os
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kata_node_agent.host.process_files import ProcessFiles, ProcessMemory, Source
+from kata_node_agent.host.process_files import Mapping, ProcessFiles, ProcessMemory, Source
 from kata_node_agent.sandboxes.guest_ram import MIB, MIN_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from kata_node_agent.host.process_files import Mapping, Stat
+    from kata_node_agent.host.process_files import Stat
 
 # A process has changed enough when its resident memory moved by a 64th of itself, at least by this.
 _MOVED_BYTES = 2 * MIB
@@ -42,8 +43,11 @@ def has_changed(before: tuple[int, int], now: Stat) -> bool:
 class Readings:
     """The memory of the processes of one sandbox, as it was last read as a whole."""
 
+    __slots__ = ("_whole",)
+
     def __init__(self) -> None:
-        self._whole: dict[int, tuple[Stat, ProcessMemory]] = {}
+        # Packed: there are three for each of hundreds of VMs, and hardly ever is one needed.
+        self._whole: dict[int, bytes] = {}
 
     def forget(self) -> None:
         """Reads all of it at the next time."""
@@ -63,8 +67,8 @@ class Readings:
             stat: of the process, read before.
             shared: device and inode of what is guest RAM among its mappings; empty where that is not known.
         """
-        if (known := self._known(stat)) is not None and known[0].virtual_bytes == stat.virtual_bytes:
-            whole = known[1]
+        if (known := self._known(stat)) is not None and known.virtual_bytes == stat.virtual_bytes:
+            whole = known.memory
             guest = [each.start for each in whole.mappings if (each.device, each.inode) in shared]
             if guest and whole.unshared_bytes >= 0:
                 part = files.memory(stat.pid, Source.SMAPS, MIN_BYTES, max(guest))
@@ -77,22 +81,42 @@ class Readings:
 
     def sums(self, files: ProcessFiles, stat: Stat) -> ProcessMemory | None:
         """A process that maps nothing of the guest; ``None`` where it has ended, or may not be read."""
-        if (known := self._known(stat)) is not None:
-            then, whole = known
-            if not has_changed((then.resident_bytes, then.faults), stat):
-                return whole
+        known = self._known(stat)
+        if known is not None and not has_changed((known.resident_bytes, known.faults), stat):
+            return known.memory
         # Before Linux 4.14 there is no smaps_rollup.
         read = files.memory(stat.pid, Source.SMAPS_ROLLUP, MIN_BYTES)
         return self._remember(stat, read or files.memory(stat.pid, Source.SMAPS, MIN_BYTES))
 
-    def _known(self, stat: Stat) -> tuple[Stat, ProcessMemory] | None:
-        known = self._whole.get(stat.pid)
-        return known if known is not None and known[0].started == stat.started else None
+    def _known(self, stat: Stat) -> _Known | None:
+        packed = self._whole.get(stat.pid)
+        known = _unpacked(packed) if packed is not None else None
+        return known if known is not None and known.started == stat.started else None
 
     def _remember(self, stat: Stat, read: ProcessMemory | None) -> ProcessMemory | None:
         if read is not None:
-            self._whole[stat.pid] = stat, read
+            self._whole[stat.pid] = _packed(stat, read)
         return read
+
+
+class _Known(NamedTuple):
+    started: int
+    virtual_bytes: int
+    resident_bytes: int
+    faults: int
+    memory: ProcessMemory
+
+
+def _packed(stat: Stat, memory: ProcessMemory) -> bytes:
+    then = (stat.started, stat.virtual_bytes, stat.resident_bytes, stat.faults)
+    packed: Any = (*then, *memory[:-1], tuple(map(tuple, memory.mappings)))
+    return marshal.dumps(packed)
+
+
+def _unpacked(packed: bytes) -> _Known:
+    fields = marshal.loads(packed)  # noqa: S302 - our own bytes
+    mappings = tuple(map(Mapping._make, fields[-1]))
+    return _Known._make((*fields[:4], ProcessMemory._make((*fields[4:-1], mappings))))
 
 
 def _renewed(whole: ProcessMemory, part: ProcessMemory, until: int) -> ProcessMemory | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.host.process_files import ProcessFiles, ProcessMemory, Source, Stat
 from kata_node_agent.sandboxes.cost import cost_of
-from kata_node_agent.sandboxes.guest_ram import MIB, MIN_BYTES, GuestRam, find_guest_ram
+from kata_node_agent.sandboxes.guest_ram import MIB, MIN_BYTES, GuestRam, find_guest_ram, huge_devices_of
 from kata_node_agent.sandboxes.identity import Identity
 from kata_node_agent.sandboxes.model import Charge, Cost, Process, Sandbox
 from kata_node_agent.sandboxes.persisted import Persisted, read_persisted, stamp
@@ -49,6 +49,14 @@ class Vm:
         owes: whether its cost should have been read at the last look, and was not.
     """
 
+    # There are hundreds of them.
+    __slots__ = (
+        *("_root", "_id", "vmm", "in_shim", "_born", "_household", "_sandbox", "_outdated", "_readable"),
+        *("_virtual_bytes", "_ram", "_touched_bytes", "_first_total", "_huge_devices", "_persisted"),
+        *("_persisted_stamp", "_read", "_unread", "_readings", "_whole_at", "read_at", "owes", "_cost"),
+        *("_charge", "_cgroup", "_identity", "_identify_at"),
+    )
+
     def __init__(self, root: HostRoot, sandbox_id: str, vmm: Member, now: float) -> None:
         self._root = root
         self._id = sandbox_id
@@ -60,6 +68,7 @@ class Vm:
         self._ram: GuestRam | None = None
         self._touched_bytes = 0
         self._first_total: int | None = None
+        self._huge_devices: frozenset[int] = frozenset()
         self._persisted: Persisted | None = None
         self._persisted_stamp: tuple[int, int] | None = None
         self._read: dict[int, tuple[int, int]] = {}
@@ -244,7 +253,15 @@ class Vm:
     def _take(self, memory: ProcessMemory, virtual_bytes: int) -> None:
         vmm = "dragonball" if self.in_shim else self.vmm.claim.vmm
         virtio_mem = self._persisted.virtio_mem if self._persisted is not None else None
-        self._ram = find_guest_ram(memory.mappings, vmm or "qemu", self.vmm.line, virtio_mem=virtio_mem)
+        # Only smaps says which pages are huge.
+        self._huge_devices |= huge_devices_of(memory.mappings)
+        self._ram = find_guest_ram(
+            memory.mappings,
+            vmm or "qemu",
+            self.vmm.line,
+            virtio_mem=virtio_mem,
+            huge_devices=self._huge_devices,
+        )
         self._virtual_bytes = virtual_bytes
         if self._ram is None:
             return
