@@ -94,18 +94,6 @@ def test_all_is_read_at_the_refresh_though_the_guest_never_rests(tree: Tree) -> 
     assert cost(watcher).vmm_bytes == 99 * MIB
 
 
-def test_a_shim_that_has_not_moved_is_not_read_when_the_guest_has(tree: Tree) -> None:
-    write(tree, 50)
-    watcher = tree.watcher()
-    cost(watcher)
-    write(tree, 200)
-    tree.memory(500, rest(40960))
-    assert cost(watcher).shim_bytes == 20 * MIB
-    tree.process(500, shim(), started=90, resident_pages=10240)
-    tree.memory(500, rest(40960))
-    assert cost(watcher).shim_bytes == 40 * MIB
-
-
 def test_another_size_is_told_without_a_sweep(tree: Tree) -> None:
     write(tree, 50)
     watcher = tree.watcher()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from kata_node_agent.dataclass import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from kata_node_agent.sandboxes.model import Charge, Cost
 
 _MAX_TASKS = 64
+# How Kata's factory names a VM that it starts before there is a sandbox for it. Container runtimes' ids are no UUIDs.
+_FACTORY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,13 @@ def identify(
         uid = _pod_of_threads(files, pids[0])
     pod = identity.pod or (places.pod_names.get(uid) if uid else None)
     return cgroup, Identity(uid, pod, identity.handler)
+
+
+def is_waiting(root: HostRoot, sandbox_id: str) -> bool:
+    """Whether this is a VM of Kata's factory that no sandbox has taken yet."""
+    if _FACTORY_ID.fullmatch(sandbox_id) is None:
+        return False
+    return not any(root.exists(f"{folder}/{sandbox_id}") for folder in ("/run/vc/sbs", "/run/kata"))
 
 
 def read_charge(

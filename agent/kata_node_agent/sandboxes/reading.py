@@ -46,7 +46,7 @@ class Readings:
     __slots__ = ("_whole",)
 
     def __init__(self) -> None:
-        # Packed: there are three for each of hundreds of VMs, and hardly ever is one needed.
+        # Packed: there are two for each of hundreds of VMs, and hardly ever is one needed.
         self._whole: dict[int, bytes] = {}
 
     def forget(self) -> None:
@@ -79,15 +79,6 @@ class Readings:
                     return renewed
         return self._remember(stat, files.memory(stat.pid, Source.SMAPS, MIN_BYTES))
 
-    def sums(self, files: ProcessFiles, stat: Stat) -> ProcessMemory | None:
-        """A process that maps nothing of the guest; ``None`` where it has ended, or may not be read."""
-        known = self._known(stat)
-        if known is not None and not has_changed((known.resident_bytes, known.faults), stat):
-            return known.memory
-        # Before Linux 4.14 there is no smaps_rollup.
-        read = files.memory(stat.pid, Source.SMAPS_ROLLUP, MIN_BYTES)
-        return self._remember(stat, read or files.memory(stat.pid, Source.SMAPS, MIN_BYTES))
-
     def _known(self, stat: Stat) -> _Known | None:
         packed = self._whole.get(stat.pid)
         known = _unpacked(packed) if packed is not None else None
@@ -99,24 +90,27 @@ class Readings:
         return read
 
 
+def sums(files: ProcessFiles, pid: int) -> ProcessMemory | None:
+    """A process that maps nothing of the guest; ``None`` where it has ended, or may not be read."""
+    # Before Linux 4.14 there is no smaps_rollup.
+    return files.memory(pid, Source.SMAPS_ROLLUP, MIN_BYTES) or files.memory(pid, Source.SMAPS, MIN_BYTES)
+
+
 class _Known(NamedTuple):
     started: int
     virtual_bytes: int
-    resident_bytes: int
-    faults: int
     memory: ProcessMemory
 
 
 def _packed(stat: Stat, memory: ProcessMemory) -> bytes:
-    then = (stat.started, stat.virtual_bytes, stat.resident_bytes, stat.faults)
-    packed: Any = (*then, *memory[:-1], tuple(map(tuple, memory.mappings)))
+    packed: Any = (stat.started, stat.virtual_bytes, *memory[:-1], tuple(map(tuple, memory.mappings)))
     return marshal.dumps(packed)
 
 
 def _unpacked(packed: bytes) -> _Known:
     fields = marshal.loads(packed)  # noqa: S302 - our own bytes
     mappings = tuple(map(Mapping._make, fields[-1]))
-    return _Known._make((*fields[:4], ProcessMemory._make((*fields[4:-1], mappings))))
+    return _Known._make((*fields[:2], ProcessMemory._make((*fields[2:-1], mappings))))
 
 
 def _renewed(whole: ProcessMemory, part: ProcessMemory, until: int) -> ProcessMemory | None:

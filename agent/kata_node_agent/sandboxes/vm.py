@@ -6,7 +6,8 @@ faults of one of its processes have moved: dear (smaps walks all pages).
 
 from __future__ import annotations
 
-import re
+from array import array
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from kata_node_agent.sandboxes.guest_ram import MIB, MIN_BYTES, GuestRam, find_g
 from kata_node_agent.sandboxes.identity import Identity
 from kata_node_agent.sandboxes.model import Charge, Cost, Process, Sandbox
 from kata_node_agent.sandboxes.persisted import Persisted, read_persisted, stamp
-from kata_node_agent.sandboxes.places import Places, identify, read_charge
-from kata_node_agent.sandboxes.reading import Readings, has_changed
+from kata_node_agent.sandboxes.places import Places, identify, is_waiting, read_charge
+from kata_node_agent.sandboxes.reading import Readings, has_changed, sums
 from kata_node_agent.sandboxes.size import Size, size_notes, size_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from kata_node_agent.sandboxes.census import Household, Member
 
 _MIN_IDENTIFY_SECONDS = 2.0
-# How Kata's factory names a VM that it starts before there is a sandbox for it. Container runtimes' ids are no UUIDs.
-_FACTORY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class News(Enum):
@@ -51,7 +50,7 @@ class Vm:
 
     # There are hundreds of them.
     __slots__ = (
-        *("_root", "_id", "vmm", "in_shim", "_born", "_household", "_sandbox", "_outdated", "_readable"),
+        *("_root", "_id", "vmm", "in_shim", "_born", "_more_notes", "_sandbox", "_outdated", "_readable"),
         *("_virtual_bytes", "_ram", "_touched_bytes", "_first_total", "_huge_devices", "_persisted"),
         *("_persisted_stamp", "_read", "_unread", "_readings", "_whole_at", "read_at", "owes", "_cost"),
         *("_charge", "_cgroup", "_identity", "_identify_at"),
@@ -71,7 +70,8 @@ class Vm:
         self._huge_devices: frozenset[int] = frozenset()
         self._persisted: Persisted | None = None
         self._persisted_stamp: tuple[int, int] | None = None
-        self._read: dict[int, tuple[int, int]] = {}
+        # Of each process: its number, what was resident, and how many faults there had been.
+        self._read = array("q")
         self._unread: tuple[int, ...] = ()
         self._readings = Readings()
         self._whole_at = float("-inf")
@@ -81,7 +81,7 @@ class Vm:
         self._charge: Charge | None = None
         self._cgroup: str | None = None
         self._identity: Identity | None = None
-        self._household: Household | None = None
+        self._more_notes: tuple[str, ...] = ()
         self._sandbox: Sandbox | None = None
         self._outdated = True
 
@@ -104,7 +104,6 @@ class Vm:
 
         Without `may_read` its cost is left as it was, and owed where it should have been read.
         """
-        self._household = household
         members = self._members(household)
         stats = {member.pid: member.stat for member in members}
         due = now - self.read_at >= refresh_seconds or self._has_moved(stats)
@@ -120,11 +119,10 @@ class Vm:
             if not self._read_cost(files, household):
                 return None
             # What could not be read is tried again at the next look.
-            self._read = {
-                pid: (stat.resident_bytes, stat.faults)
-                for pid, stat in stats.items()
-                if pid not in self._unread
-            }
+            self._read = array("q")
+            for pid, stat in stats.items():
+                if pid not in self._unread:
+                    self._read.extend((pid, stat.resident_bytes, stat.faults))
             self.read_at = now
         elif self._virtual_bytes != self.vmm.stat.virtual_bytes and not self.read_size(
             files, self.vmm.stat.virtual_bytes
@@ -185,16 +183,26 @@ class Vm:
 
     def resized(self) -> Sandbox | None:
         """The sandbox with its size of now, all else as before; ``None`` where there was none."""
-        if self._sandbox is None or self._household is None or not self._outdated:
+        if self._sandbox is None or not self._outdated or self._ram is None:
             return self._sandbox
-        self._sandbox = self._build(self._household, self._members(self._household))
+        size = self._size()
+        self._sandbox = replace(
+            self._sandbox,
+            base_bytes=size.base_bytes,
+            hotplugged_bytes=size.hotplugged_bytes,
+            size_certainty=size.certainty,
+            memory_location=self._ram.location,
+            virtio_mem_bytes=self._ram.virtio_mem_bytes,
+            notes=(*size_notes(self.vmm.line, self._ram, size), *self._more_notes),
+        )
         self._outdated = False
         return self._sandbox
 
     def resident_differs(self, resident_bytes: int) -> bool:
         """Whether so much was touched that a resizable device may have got a block more, or lost one."""
-        then = self._read.get(self.vmm.pid)
-        return then is not None and abs(resident_bytes - then[0]) >= 128 * MIB
+        # The VMM is the first of its processes.
+        then = self._read[1] if self._read and self._read[0] == self.vmm.pid else None
+        return then is not None and abs(resident_bytes - then) >= 128 * MIB
 
     def _others(self, members: list[Member]) -> bool:
         """Whether these are other processes than the last sandbox had."""
@@ -206,9 +214,13 @@ class Vm:
         return members if not self.in_shim else [self.vmm, *household.virtiofsds]
 
     def _has_moved(self, stats: Mapping[int, Stat]) -> bool:
-        if stats.keys() != self._read.keys():
+        read = self._read
+        if list(stats) != list(read[::3]):
             return True
-        return any(has_changed(before, stats[pid]) for pid, before in self._read.items())
+        return any(
+            has_changed((read[3 * place + 1], read[3 * place + 2]), stat)
+            for place, stat in enumerate(stats.values())
+        )
 
     def _read_cost(self, files: ProcessFiles, household: Household) -> bool:
         virtual_bytes = self.vmm.stat.virtual_bytes
@@ -228,12 +240,8 @@ class Vm:
             member.pid: self._readings.maps(files, member.stat, self._ram.files)
             for member in household.virtiofsds
         }
-        shims = (
-            {}
-            if self.in_shim
-            else {member.pid: self._readings.sums(files, member.stat) for member in household.shims}
-        )
-        self._readings.keep({self.vmm.pid, *virtiofsds, *shims})
+        shims = {} if self.in_shim else {member.pid: sums(files, member.pid) for member in household.shims}
+        self._readings.keep({self.vmm.pid, *virtiofsds})
         self._unread = tuple(pid for pid, read in (virtiofsds | shims).items() if read is None)
         if not self._unread:
             self._cost = cost_of(memory, self._ram, _there(virtiofsds), _there(shims), in_shim=self.in_shim)
@@ -283,6 +291,7 @@ class Vm:
     def _build(self, household: Household, members: Iterable[Member]) -> Sandbox:
         line, ram, identity = self.vmm.line, self._ram, self._identity or Identity()
         size = self._size()
+        self._more_notes = tuple(self._notes(household))
         shims = household.shims
         return Sandbox(
             id=household.id,
@@ -306,7 +315,7 @@ class Vm:
                 Process(member.pid, "vmm" if member is self.vmm else member.claim.role, member.stat.started)
                 for member in members
             ),
-            notes=(*size_notes(line, ram, size), *self._notes(household)),
+            notes=(*size_notes(line, ram, size), *self._more_notes),
         )
 
     def _notes(self, household: Household) -> Iterator[str]:
@@ -316,12 +325,7 @@ class Vm:
                 f"the memory of process {numbers} cannot be read: "
                 f"{'its cost is that of before' if self._cost is not None else 'its cost is not known'}"
             )
-        folders = (f"/run/vc/sbs/{household.id}", f"/run/kata/{household.id}")
-        if (
-            not household.shims
-            and _FACTORY_ID.fullmatch(household.id)
-            and not any(map(self._root.exists, folders))
-        ):
+        if not household.shims and is_waiting(self._root, household.id):
             yield "no sandbox has taken it yet: a VM that waits in Kata's VM cache, or is made a template"
 
 
