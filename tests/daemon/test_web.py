@@ -40,7 +40,7 @@ def over_tcp(address: str) -> str:
         return str(answer.read().decode())
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -54,7 +54,7 @@ def reasons(node: Node) -> list[str]:
 def test_metrics_are_on_the_unix_socket_without_any_configuration(short_dir: Path) -> None:
     node = Node(short_dir)
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         assert "kata_node_agent_info" in over_unix(node.run_dir / "metrics.sock")
         agent.end()
         assert not (node.run_dir / "metrics.sock").exists()
@@ -64,7 +64,7 @@ def test_the_unix_socket_comes_back_when_it_is_removed(short_dir: Path) -> None:
     node = Node(short_dir)
     path = node.run_dir / "metrics.sock"
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         shutil.rmtree(node.run_dir)
         until(path.exists)
         assert "kata_node_agent_info" in over_unix(path)
@@ -74,12 +74,12 @@ def test_an_agent_that_was_killed_leaves_nothing_in_the_way_of_the_next(short_di
     node = Node(short_dir)
     path = node.run_dir / "metrics.sock"
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         agent.process.kill()
         agent.process.wait()
         assert path.exists()
     with node.agent() as agent:
-        agent.wait_for("serving socket", times=2)
+        agent.wait_for("serving socket", times=2, timeout=60)
         assert "kata_node_agent_info" in over_unix(path)
 
 
@@ -87,11 +87,11 @@ def test_a_reload_opens_and_closes(short_dir: Path) -> None:
     node = Node(short_dir)
     first, second = free_address(), free_address()
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         for number, address in enumerate((first, second), start=1):
             node.config.write_text(f'[metrics]\nsocket = false\ntcp_address = "{address}"\n')
             agent.reload()
-            agent.wait_for("serving metrics", times=number)
+            agent.wait_for("serving metrics", times=number, timeout=60)
             assert "kata_node_agent_info" in over_tcp(address)
         assert not (node.run_dir / "metrics.sock").exists()
         with pytest.raises(OSError, match="refused"):
@@ -110,11 +110,11 @@ def test_a_port_that_is_taken_is_a_problem_and_tried_again(short_dir: Path) -> N
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         node.config.write_text(f'[metrics]\ntcp_address = "{address}"\n')
         with node.agent() as agent:
-            agent.wait_for("serving socket")
+            agent.wait_for("serving socket", timeout=60)
             (problem,) = [p for p in node.status()["problems"] if p["reason"] == "SocketUnusable"]
             assert "Address already in use" in problem["message"]
             taken.close()
-            agent.wait_for("serving metrics")
+            agent.wait_for("serving metrics", timeout=60)
             assert "SocketUnusable" not in reasons(node)
             assert "kata_node_agent_info" in over_tcp(address)
 
@@ -126,12 +126,12 @@ def test_a_certificate_that_is_missing_is_a_problem_until_it_is_there(short_dir:
     settings = f'[metrics]\ntcp_address = "{address}"\ntls_key = "{key}"\n'
     node.config.write_text(f'{settings}tls_cert = "{wanted}"\n')
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         (problem,) = [p for p in node.status()["problems"] if p["reason"] == "CertificateUnusable"]
         assert f"{wanted}: No such file or directory" in problem["message"]
         assert "kata_node_agent_info" in over_unix(node.run_dir / "metrics.sock"), "the rest is served"
         shutil.copy(certificate, wanted)
-        agent.wait_for("serving metrics")
+        agent.wait_for("serving metrics", timeout=60)
         assert "CertificateUnusable" not in reasons(node)
         # What cannot be used leaves the listener that is there.
         node.config.write_text(f'{settings}tls_cert = "{short_dir / "none"}"\n')

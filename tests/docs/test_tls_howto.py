@@ -44,11 +44,11 @@ def test_the_commands_lead_to_a_scrape_that_only_prometheus_may_make(short_dir: 
     assert (etc / "tls.key").stat().st_mode & 0o777 == 0o600
     node = Node(short_dir)
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         (configuration,) = re.findall(r"```toml\n(.*?)```", SECTION, re.DOTALL)
         node.config.write_text(here(configuration))
         agent.reload()
-        agent.wait_for("serving metrics")
+        agent.wait_for("serving metrics", timeout=60)
         assert not [p for p in node.status()["problems"] if p["message"].startswith("metrics:")]
         port = address.rpartition(":")[2]
         scrape = scraping.replace(":9441", f":{port}")
@@ -64,7 +64,7 @@ def test_the_unix_socket_is_asked_as_the_page_says(short_dir: Path) -> None:
     (command,) = [each.line for each in in_page("metrics.md", PAGE) if "--unix-socket" in each.line]
     node = Node(short_dir)
     with node.agent() as agent:
-        agent.wait_for("serving socket")
+        agent.wait_for("serving socket", timeout=60)
         done = run(command.replace("/run/kata-node-agent", str(node.run_dir)), short_dir)
     assert done.returncode == 0, done.stderr
     assert "\nkata_node_agent_info{" in done.stdout
