@@ -138,6 +138,12 @@ def keep_restart_only(present: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:
     return Loaded(_build(values), origins), waiting
 
 
+def changes(before: Loaded, after: Loaded) -> list[str]:
+    """What is another value, as ``key=value``, for the log."""
+    had = {key: value for key, value, _ in before.items()}
+    return [f"{key}={value}" for key, value, _ in after.items() if value != had[key]]
+
+
 def _files(file: Path | None) -> Iterator[Path]:
     main = DEFAULT_FILE if file is None else file
     if file is not None or os.path.exists(main):

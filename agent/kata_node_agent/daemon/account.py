@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kata_node_agent.capacity.devices import Limit
 from kata_node_agent.capacity.pressure_stop import PressureStop
 from kata_node_agent.config.schema import Mode
-from kata_node_agent.daemon.account_problems import account_problems, pod_fixed_problems
+from kata_node_agent.daemon.account_problems import account_problems, closed_or_open, pod_fixed_problems
 from kata_node_agent.daemon.decisions import DecisionCounts
 from kata_node_agent.daemon.memory import MemoryReader
 from kata_node_agent.daemon.pulse import Pulses
@@ -231,8 +231,8 @@ class AccountKeeper:
         # The number in the sign of pressure changes all the time: its name does not.
         name = closed.name if closed is not None else ""
         if name != self._closed_said:
-            self._closed_said = name
-            text = f"closed to new VMs: {closed.message}" if closed is not None else "open to new VMs"
+            was, self._closed_said = self._closed_said, name
+            text = closed_or_open(closed, was)
             log.info(text)
             self._history.record("account", text)
         self._on_change()

@@ -11,7 +11,22 @@ from kata_node_agent.quantity import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kata_node_agent.capacity.devices import Limit
     from kata_node_agent.ledger.account import Account
+
+
+# Why a closed node opens, by what it was closed for.
+_OVER = {
+    "draining": ": it is drained no longer",
+    "memory_pressure": ": the pressure on memory is over",
+    "ledger": ": the ledger can be written again",
+    "starting": ": it is known which VMs run",
+}
+
+
+def closed_or_open(closed: Limit | None, was: str) -> str:
+    """One line for log and history: why the node is closed, or what it was closed for and is over."""
+    return f"closed to new VMs: {closed.message}" if closed else f"open to new VMs{_OVER.get(was, '')}"
 
 
 def account_problems(account: Account, pressure: str, *, offered: bool) -> list[Problem]:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kata_node_agent.api.server import ApiServer
-from kata_node_agent.config.load import Loaded, keep_restart_only
+from kata_node_agent.config.load import Loaded, changes, keep_restart_only
 from kata_node_agent.daemon import logs
 from kata_node_agent.daemon.account import AccountKeeper
 from kata_node_agent.daemon.alive import NodeWatch
@@ -165,9 +165,14 @@ class Agent:
             remedy = error.hint or "mend it and reload again"
             self._reload_problem = Problem("ReloadFailed", error.message, remedy)
         else:
+            changed = ", ".join(changes(self._loaded, loaded)) or "nothing"
             self._loaded, self._reload_problem = loaded, None
             logs.set_up(loaded.config.log_level)
-            log.info("reloaded")
+            log.info("reloaded", extra={"changed": changed})
+            if (mode := self._account.mode) is not self.config.mode:
+                remedy = "`kata-node-agent mode configured` gives it back to the configuration"
+                extra = {"mode": str(mode), "configured": str(self.config.mode), "remedy": remedy}
+                log.warning("the mode that was set by command stays", extra=extra)
             if waiting:
                 text = ", ".join(waiting)
                 log.warning("changed settings take effect at a restart only", extra={"settings": text})

@@ -130,7 +130,11 @@ class NodeWatch:
         if before is None or before.verdict.verdict != seen.verdict.verdict:
             self.verdict_since = time.time()
             line = verdict_line(seen.verdict)
-            log.info("verdict", extra={"verdict": line, "profile": seen.verdict.profile})
+            extra = {"verdict": line, "profile": seen.verdict.profile}
+            if blocking := seen.verdict.blocking:
+                log.warning("verdict", extra={**extra, "remedy": blocking[0].remedy})
+            else:
+                log.info("verdict", extra=extra)
             self._history.record("verdict", line)
         for problem in seen.problems:
             if before is None or problem not in before.problems:

@@ -129,6 +129,8 @@ def plan(
         blocked = Limit("eligibility", verdict_line(view.verdict))
     elif view.budget is None:
         blocked = Limit("memory_unreadable", "the node's memory could not be read")
+    elif blocked is None and not room.known:
+        blocked = Limit("starting", "memory and VMs are being looked at")
     term = room.least(cost.by_term)
     text = f"{room.explain(term)} / {format_bytes(cost.by_term[term])} a VM" if room.known else "not read yet"
     without_device = 0 if config.device_plugin.containers_only else book.without_device

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kata_node_agent import __version__
+from kata_node_agent.daemon.harm import worst_first
 from kata_node_agent.daemon.node import NodeView, Problem, verdict_line
 from kata_node_agent.kubelet.registrar import Registrar, State
 from kata_node_agent.pb import agent_pb2 as pb
@@ -35,7 +36,9 @@ def build_status(
 ) -> pb.Status:
     """The Status message. Times are seconds since 1970."""
     kubelet = registrar.status
-    problems = [*_kubelet_problems(registrar), *(_node_problems(view) if view else []), *extra_problems]
+    problems = worst_first(
+        [*_kubelet_problems(registrar), *(_node_problems(view) if view else []), *extra_problems]
+    )
     return pb.Status(
         version=__version__,
         pid=os.getpid(),
