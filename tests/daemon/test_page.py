@@ -165,6 +165,7 @@ def test_the_page_can_be_switched_off_and_on_without_a_restart(short_dir: Path) 
         assert get(address, "/metrics")[0] == 200
         node.config.write_text(text + "true\n")
         agent.reload()
+        agent.wait_for("reloaded")
         assert get(address)[0] == 200
         # It would stay for good, and be 4 MiB.
         assert "libcrypto" not in Path(f"/proc/{agent.process.pid}/maps").read_text()

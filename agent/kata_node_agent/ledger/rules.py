@@ -166,7 +166,7 @@ def _adopted(vm: Vm, policy: Policy, now: float) -> Admission:
 
 
 def _adoption(new: Admission, vm: Vm) -> Note:
-    text = f"a VM of {format_bytes(vm.vm_bytes)} runs that nobody asked for: counted, never ended"
+    text = f"a VM of {format_bytes(vm.vm_bytes)} runs that was not asked for before it was seen: counted, never ended"
     decision = Decision(True, "Adopted", text, needs_bytes=vm.vm_bytes + new.overhead_bytes)
     return Note("adopt", vm.sandbox, vm.pod or vm.pod_uid, decision)
 
