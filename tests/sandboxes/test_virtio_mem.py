@@ -38,12 +38,14 @@ def sizes(found: Sandbox) -> tuple[int, int, int, str]:
     return (*(part // MIB for part in parts), found.size_certainty)  # type: ignore[return-value]
 
 
-def persist(tree: Tree, mib: object, virtio_mem: object = True) -> None:
+def persist(tree: Tree, mib: object, virtio_mem: object = True, *, at: int = 1) -> None:
+    """Written at that time: two writes within one tick of the clock would else have the same."""
     document = {
         "HypervisorState": {"HotpluggedMemory": mib},
         "Config": {"HypervisorConfig": {"VirtioMem": virtio_mem}},
     }
     tree.write(f"run/vc/sbs/{ID}/persist.json", json.dumps(document))
+    os.utime(tree.folder / f"run/vc/sbs/{ID}/persist.json", ns=(at, at))
 
 
 def base(resident_mib: int = 100) -> str:
@@ -148,9 +150,35 @@ def test_a_resize_is_seen_at_a_glance_though_no_mapping_changes(tree: Tree) -> N
     watcher = tree.watcher()
     (found,) = watcher.sweep()
     assert (found.hotplugged_bytes, watcher.glance()) == (0, False)
-    persist(tree, 2048)
-    place = tree.folder / f"run/vc/sbs/{ID}/persist.json"
-    os.utime(place, ns=(1, place.stat().st_mtime_ns + 1))
+    persist(tree, 2048, at=2)
     assert watcher.glance(processes=False)
     (found,) = watcher.sweep()
     assert found.hotplugged_bytes == 2048 * MIB
+
+
+def test_the_end_of_the_last_vm_with_a_device_leaves_nothing_to_glance_at(tree: Tree) -> None:
+    tree.process(501, qemu(ID, "512M,slots=10,maxmem=4G", *RAM))
+    tree.memory(501, base() + region(8192, 3584, perms="rw-p"))
+    watcher = tree.watcher()
+    watcher.sweep()
+    assert not watcher.glance()
+    tree.end(501)
+    assert watcher.sweep() == ()
+    assert not watcher.glance()
+    assert not watcher.glance(processes=False)
+
+
+def test_a_device_that_came_since_the_sweep_is_followed_without_another(tree: Tree) -> None:
+    persist(tree, 0)
+    tree.process(501, qemu(ID, "512M,slots=10,maxmem=4G", *RAM))
+    tree.memory(501, base())
+    watcher = tree.watcher()
+    watcher.sweep()
+    assert not watcher.glance()
+    tree.process(501, qemu(ID, "512M,slots=10,maxmem=4G", *RAM), virtual=5 << 30)
+    tree.memory(501, base() + region(8192, 3584, perms="rw-p"))
+    assert not watcher.glance(processes=False), "nothing of it is plugged yet"
+    for time, mib in enumerate((128, 256), 2):
+        persist(tree, mib, at=time)
+        assert watcher.glance(processes=False)
+        assert [found.hotplugged_bytes for found in watcher.resize()] == [mib * MIB]

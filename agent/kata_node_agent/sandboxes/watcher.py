@@ -130,6 +130,7 @@ class Watcher:
         self._order = list(vms.values())
         self._who = [(vm.vmm.pid, vm.vmm.stat.started) for vm in self._order]
         self._virtual = array("Q")
+        self._find_resizable()
         self._grown = set()
         self._owing = any(vm.owes for vm in self._order)
         self.sandboxes = tuple(sorted(found, key=lambda sandbox: sandbox.id))
@@ -165,6 +166,9 @@ class Watcher:
         self.sandboxes = tuple(now.get(sandbox.id, sandbox) for sandbox in self.sandboxes)
         return self.sandboxes
 
+    def _find_resizable(self) -> None:
+        self._resizable = [place for place, vm in enumerate(self._order) if vm.resizable]
+
     def _is_gone(self, present: set[int]) -> bool:
         return any(
             process.pid not in present for sandbox in self.sandboxes for process in sandbox.processes
@@ -187,8 +191,6 @@ class Watcher:
         sizes = self._sizes.read(files, self._who)
         virtual = sizes[::2]
         first = len(self._virtual) != len(virtual)
-        if first:
-            self._resizable = [place for place, vm in enumerate(self._order) if vm.resizable]
         if first or virtual != self._virtual:
             before = self._virtual
             places = [place for place, size in enumerate(virtual) if first or size != before[place]]
@@ -205,6 +207,8 @@ class Watcher:
             if found is not News.NONE:
                 self._grown.add(place)
             news = max(news, found, key=lambda each: each.value)
+        if places:
+            self._find_resizable()
         return news
 
     def _vms_of(self, files: ProcessFiles, households: Mapping[str, Household], now: float) -> dict[str, Vm]:
