@@ -1,4 +1,5 @@
-"""The commands that the documentation shows: each indented line that begins with a program, and our own between backticks."""
+"""The commands that the documentation shows: each indented line that begins with a program, and what is given with arguments between
+backticks."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 OURS = "kata-node-agent"
 # What a line must begin with to be a command, and not a file's content or a program's output.
 PROGRAMS = frozenset(
-    f"{OURS} apt apt-get bash busctl buildah butane cat chmod chown cp crictl ctr curl dnf echo grep groupadd grpcurl "
-    "grpc_health_probe grpc-health-probe getenforce head install journalctl jq kubectl ln ls make man mkdir mv npm oc openssl pip "
-    "podman promtool prometheus ps python python3 restorecon rm rpm rpm-ostree rpmbuild runc sed semodule source ssh sudo "
+    f"{OURS} apt apt-get bash busctl buildah butane cat chmod chown cp crictl ctr curl df dnf echo grep groupadd grpcurl "
+    "grpc_health_probe grpc-health-probe getenforce head install journalctl jq kubectl ln ls make man mkdir mount mv npm oc openssl pip "
+    "podman promtool prometheus ps python python3 restorecon rm rpm rpm-ostree rpmbuild runc sed semodule source ss ssh sudo "
     "sysctl systemctl systemd-analyze systemd-sysusers systemd-tmpfiles tar tee test touch umount unshare usermod".split()
 )
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -52,15 +53,22 @@ def in_page(name: str, text: str) -> Iterator[Command]:
     """The commands of one page."""
     for line in _joined(text):
         if line.startswith("    "):
-            bare = re.sub(r"\s+#\s.*$", "", line.strip().removeprefix("$ ").removeprefix("# "))
+            bare = re.sub(r"\s+#\s.*$", "", line.strip().removeprefix("$ "))
             if bare and Command(name, bare).program in PROGRAMS:
                 yield Command(name, bare)
         for inline in _INLINE.findall(line):
             words = inline.split()
-            if words[:1] == [OURS] and len(words) > 1 and words[1] in {*COMMANDS, "--help", "--version"}:
+            ours = {*COMMANDS, "--help", "--version"}
+            # With an argument at the least: else it is the name of a program.
+            if len(words) > 1 and words[0] in PROGRAMS and (words[0] != OURS or words[1] in ours):
                 yield Command(name, inline)
 
 
 def _joined(text: str) -> Iterator[str]:
     """The lines, those that end in a backslash together with the next."""
     return iter(re.sub(r" *\\\n +", " ", text).split("\n"))
+
+
+def page(name: str) -> str:
+    """The text of one page of docs/."""
+    return (ROOT / "docs" / name).read_text()

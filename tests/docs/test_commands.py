@@ -1,7 +1,7 @@
 """Each command in the documentation works as it is printed.
 
-Ours are run, on a node of Kata VMs made of files, beside an agent that runs. What needs another system is run by another test, which
-is named here; a command that nobody runs fails.
+Ours are run, on a node of Kata VMs made of files, beside an agent that runs. Those of other programs are in
+test_other_commands.py.
 """
 
 from __future__ import annotations

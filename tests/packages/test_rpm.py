@@ -296,3 +296,33 @@ def test_the_same_tree_gives_the_same_package(package: Path, tmp_path: Path) -> 
     )
 
     assert (tmp_path / package.name).read_bytes() == package.read_bytes()
+
+
+def test_is_updated_and_rolled_back_as_the_documents_say(package: Path, tmp_path: Path) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    shutil.copytree(os.environ["PACKAGE_TREE"], tree, symlinks=True)
+    (metadata,) = tree.glob("usr/lib/kata-node-agent/python/packages/kata_node_agent-*.dist-info/METADATA")
+    metadata.write_text(re.sub(r"(?m)^Version: .*$", "Version: 99.0", metadata.read_text()))
+    script = Path(__file__).parents[2] / "packages" / "rpm.py"
+    subprocess.run(
+        ["/usr/bin/python3", str(script), str(tree), str(tmp_path)], check=True, capture_output=True
+    )
+    (later,) = tmp_path.glob("*.rpm")
+    root.mkdir()
+    rpm(root, "--install", str(package))
+    configuration = root / "etc/kata-node-agent/config.toml"
+    configuration.write_text('mode = "warn"\n')
+
+    for options, which in ((["--upgrade"], later), (["--upgrade", "--oldpackage"], package)):
+        rpm(root, *options, str(which))
+        assert rpm(root, "--query", "kata-node-agent").strip() == which.name.removesuffix(".rpm")
+        assert configuration.read_text() == 'mode = "warn"\n'
+        with Installed(root) as inside:
+            assert inside.run(AGENT, "config", "check").returncode == 0
+    assert all("config.toml" in line for line in rpm_verify(root))
+
+
+def rpm_verify(root: Path) -> list[str]:
+    """Lines of `rpm --verify`, which fails when it has any."""
+    command = ["rpm", "--root", str(root), "--dbpath", "/var/lib/rpm", "--verify", "kata-node-agent"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
