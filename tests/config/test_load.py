@@ -83,6 +83,27 @@ def test_bad_file_is_one_error_that_names_file_and_key(file: Path, text: str, wo
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("fd00::1:9440", "[fd00::1]:9440"),
+        ("[::1]:9440", "[::1]:9440"),
+        ("10.0.0.1:9440", "10.0.0.1:9440"),
+        ("node:9440", "node:9440"),
+    ],
+)
+def test_an_address_of_ipv6_that_comes_without_brackets_gets_them(file: Path, given: str, meant: str) -> None:
+    environ = {"KATA_NODE_AGENT_HEALTH_TCP_ADDRESS": given}
+    assert load(file, environ=environ).config.health.tcp_address == meant
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown(file: Path) -> None:
+    file.write_text('[kubelet]\nconfigz_url = "https://me:s3cr3t@localhost:10250/configz"\n')
+    with pytest.raises(ConfigError, match=r"kubelet\.configz_url.*configz_token_file") as caught:
+        load(file, environ={})
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_more_slots_than_a_message_holds_are_refused_with_the_number(file: Path) -> None:
     file.write_text(f"[device_plugin]\nmax_slots = {MAX_SLOTS + 1}")
     with pytest.raises(ConfigError, match=f"which holds {MAX_SLOTS} devices") as caught:

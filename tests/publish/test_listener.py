@@ -180,3 +180,8 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_known_are_said() -> None:
 def test_ipv6_addresses_are_listened_on() -> None:
     with listen_on_tcp("[::1]:0", hint="") as listening:
         assert listening.getsockname()[0] == "::1"
+
+
+def test_every_address_is_that_of_ipv4_too() -> None:
+    with listen_on_tcp("[::]:0", hint="") as listening:
+        socket.create_connection(("127.0.0.1", listening.getsockname()[1])).close()

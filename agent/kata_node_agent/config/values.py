@@ -150,14 +150,18 @@ def resource(raw: object) -> str:
 
 
 def address(raw: object) -> str:
-    """Host and port, or nothing."""
+    """Host and port, or nothing.
+
+    An address of IPv6 gets its brackets where it comes without, as ``$(POD_IP):9440`` does: gRPC would not know where the
+    port begins.
+    """
     given = text(raw)
     host, separator, port = given.rpartition(":")
     if given and not (
         separator and host and port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 2**16
     ):
         raise _refuse(raw, "an address such as 127.0.0.1:9440 or [::1]:9440")
-    return given
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else given
 
 
 def configz_url(raw: object) -> str:
@@ -165,6 +169,9 @@ def configz_url(raw: object) -> str:
     given = text(raw)
     if given and not re.fullmatch(r"https?://[!-~]{1,400}", given):
         raise _refuse(raw, "a URL such as https://localhost:10250/configz")
+    if "@" in given.partition("://")[2].partition("/")[0]:
+        # Not `_refuse`, which shows what was given.
+        raise ConfigError("names a user in the URL; a token belongs into kubelet.configz_token_file")
     return given
 
 

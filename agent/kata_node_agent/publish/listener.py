@@ -170,7 +170,9 @@ def listen_on_tcp(address: str, *, hint: str) -> socket.socket:
         family, *_, where = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(where, family=family, backlog=_BACKLOG)
+        # [::] is every address, as for gRPC, and not every one of IPv6.
+        every = where[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(where, family=family, backlog=_BACKLOG, dualstack_ipv6=every)
     except OSError as error:
         # A name that is not known has a number of its own, which is no errno.
         why = error.strerror if isinstance(error, socket.gaierror) else describe_os_error(error)
