@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from kata_node_agent.capacity.free import ALLOCATABLE, SHARED
 from kata_node_agent.config.schema import AccountingConfig, Config, DevicePluginConfig, Mode, SandboxConfig
 from kata_node_agent.daemon.account import AccountKeeper
 from kata_node_agent.daemon.history import History
+from kata_node_agent.daemon.memory import MemoryReader
 from kata_node_agent.daemon.node import look, plan
 from kata_node_agent.errors import HostError
 from kata_node_agent.ledger.gate import Claim
@@ -118,9 +120,42 @@ def test_a_new_vm_is_not_waited_for_until_the_next_look_at_memory(kept: Kept) ->
     kept.sweep()
     assert kept.keeper._look_now.is_set()
     kept.look()
-    kept.keeper._look_now.clear()
     kept.sweep()
     assert not kept.keeper._look_now.is_set()
+
+
+def test_memory_is_read_once_at_a_time_and_not_again_for_what_is_being_read(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look may still be going on when the loop begins, or when its caller has given up."""
+    kept.node.sandbox(plugged_mib=0)
+    kept.sweep()
+    go = threading.Event()
+    inside: list[int] = []
+    read = MemoryReader._read
+
+    def slow(*args: Any) -> Any:
+        inside.append(1)
+        go.wait(20)
+        result = read(*args)
+        inside.append(-1)
+        return result
+
+    monkeypatch.setattr(MemoryReader, "_read", slow)
+
+    async def scenario() -> None:
+        first = asyncio.create_task(kept.keeper.first_look())
+        while not inside:
+            await asyncio.sleep(0.01)
+        assert not kept.keeper._look_now.is_set(), "what it was hinted at is in this look"
+        second = asyncio.create_task(kept.keeper.first_look())
+        # Long enough for the second to be in there, too, if it were let.
+        await asyncio.sleep(0.1)
+        go.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(scenario())
+    assert inside == [1, -1, 1, -1]
 
 
 def test_a_pod_that_is_resized_in_place_is_forecast_anew(kept: Kept) -> None:

@@ -186,6 +186,7 @@ class AccountKeeper:
             await self._look_at_memory()
 
     async def _look_at_memory(self) -> None:
+        self._look_now.clear()
         uids, sandboxes = self.account.book.uids, self.sandboxes.sandboxes
         reading = await in_thread(self._reader.read, self._node.view, self._config(), uids, sandboxes)
         self._take(reading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,12 @@ class Reading:
 
 
 class MemoryReader:
-    """Reads below one root; remembers what is dear to read. Not for several threads at once."""
+    """Reads below one root; remembers what is dear to read."""
 
     def __init__(self, root: HostRoot) -> None:
         self._root = root
+        # A reading whose caller gave up goes on by itself; the next one waits for its end.
+        self._one_at_a_time = threading.Lock()
         self._live: bool | None = None
         self._mounts: CgroupMounts | None = None
         self._others: Mapping[str, OtherPod] = {}
@@ -95,6 +98,16 @@ class MemoryReader:
             kata_uids: pods with a VM.
             sandboxes: VMs that run.
         """
+        with self._one_at_a_time:
+            return self._read(view, config, kata_uids, sandboxes)
+
+    def _read(
+        self,
+        view: NodeView | None,
+        config: Config,
+        kata_uids: Collection[str],
+        sandboxes: Collection[Sandbox],
+    ) -> Reading:
         now = time.monotonic()
         if self._live is None:
             self._live = is_live(self._root)
