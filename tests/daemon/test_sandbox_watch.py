@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,5 +81,24 @@ def test_a_look_that_does_not_come_back_is_a_problem_until_it_does(
         sweep.go.set()
         await look
         assert reason(watch) == ""
+
+    asyncio.run(scenario())
+
+
+def test_each_look_is_told_with_its_own_beginning(tmp_path: Path, sweep: SlowSweep) -> None:
+    """What was released since then is not judged by it: its VM may have come after that look had passed by."""
+
+    async def scenario() -> None:
+        told: list[float] = []
+        watch = SandboxWatch(tmp_path, lambda found, began: told.append(began))
+        first = asyncio.create_task(watch.look())
+        while not sweep.inside:
+            await asyncio.sleep(0.01)
+        between = time.monotonic()
+        second = asyncio.create_task(watch.look())
+        await asyncio.sleep(0)
+        sweep.go.set()
+        await asyncio.gather(first, second)
+        assert told[0] <= between <= told[1]
 
     asyncio.run(scenario())

@@ -73,7 +73,7 @@ class SandboxWatch:
         self._watcher: Watcher | None = None
         # A sweep whose caller gave up goes on by itself; the next one waits for its end.
         self._one_at_a_time = threading.Lock()
-        self._began = 0.0
+        self._began = self._told_began = 0.0
         self._sweeping = False
         self.sandboxes: tuple[Sandbox, ...] = ()
         self.unbelieved: tuple[Unbelieved, ...] = ()
@@ -141,8 +141,9 @@ class SandboxWatch:
             with self._one_at_a_time:
                 return function()
 
+        began = time.monotonic()
         if is_sweep:
-            self._began, self._sweeping = time.monotonic(), True
+            self._began, self._sweeping = began, True
         try:
             result = await in_thread(alone)
         except HostError as error:
@@ -153,7 +154,8 @@ class SandboxWatch:
             raise
         self._beat()
         if is_sweep:
-            self._sweeping, self._problem = False, None
+            # By now another one may have begun.
+            self._told_began, self._sweeping, self._problem = began, False, None
         if is_told:
             # Other sizes are those of the VMs of the sweep before: no more is known to have ended than then.
             before = self.sandboxes, self.unbelieved
@@ -162,7 +164,7 @@ class SandboxWatch:
                 # Who waits has the event before this one.
                 self._news.set()
                 self._news = asyncio.Event()
-            self._on_sweep(self.sandboxes, self._began)
+            self._on_sweep(self.sandboxes, self._told_began)
         return result
 
 
