@@ -26,13 +26,14 @@ from kata_node_agent.daemon.notify import Notifier
 from kata_node_agent.daemon.nri import nri_gate
 from kata_node_agent.daemon.overhead import OverheadHistory
 from kata_node_agent.daemon.pods import PodWatch
+from kata_node_agent.daemon.problem_log import ProblemLog
 from kata_node_agent.daemon.pulse import Pulses
 from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
 from kata_node_agent.daemon.sandbox_report import sandbox_report
 from kata_node_agent.daemon.scrape import http_routes
 from kata_node_agent.daemon.slots import Slots
-from kata_node_agent.daemon.status import build_status, status_line
+from kata_node_agent.daemon.status import all_problems, build_status, status_line
 from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.daemon.web import Web
 from kata_node_agent.errors import AgentError, StartAnewError, first_in
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 # Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
 PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 7.0
+_PROBLEMS_EVERY_SECONDS = 15.0
 
 
 class Agent:
@@ -202,6 +204,7 @@ class Agent:
                     self._nri.run,
                     self._web.run,
                     self._feed_watchdog,
+                    self._tell_problems,
                 )
             ]
             self._notifier.ready()
@@ -288,6 +291,25 @@ class Agent:
             "nri": self._nri.serving,
         }
 
+    def _problems(self) -> list[Problem]:
+        others = (
+            self._pulses.problem,
+            self._reload_problem,
+            self._pods.problem,
+            self._features.problem,
+            self._recorder.problem,
+            self._nri.problem,
+            *self._account.problems(),
+            *self._web.problems,
+        )
+        return all_problems(self._node.view, self._registrar, others)
+
+    async def _tell_problems(self) -> None:
+        told = ProblemLog()
+        while True:
+            told.see(self._problems(), time.monotonic())
+            await asyncio.sleep(_PROBLEMS_EVERY_SECONDS)
+
     def status(self) -> agent_pb2.Status:
         """What `kata-node-agent status` shows."""
         return build_status(
@@ -295,20 +317,7 @@ class Agent:
             view=self._node.view,
             table=self._slots.table,
             registrar=self._registrar,
-            extra_problems=[
-                problem
-                for problem in (
-                    self._pulses.problem,
-                    self._reload_problem,
-                    self._pods.problem,
-                    self._features.problem,
-                    self._recorder.problem,
-                    self._nri.problem,
-                    *self._account.problems(),
-                    *self._web.problems,
-                )
-                if problem
-            ],
+            problems=self._problems(),
             account=self._account,
             nri=self._nri.message(),
             started=self._started,

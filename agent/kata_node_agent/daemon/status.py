@@ -27,7 +27,7 @@ def build_status(
     view: NodeView | None,
     table: DeviceTable,
     registrar: Registrar,
-    extra_problems: Sequence[Problem],
+    problems: Sequence[Problem],
     started: float,
     verdict_since: float,
     history: History,
@@ -36,9 +36,6 @@ def build_status(
 ) -> pb.Status:
     """The Status message. Times are seconds since 1970."""
     kubelet = registrar.status
-    problems = worst_first(
-        [*_kubelet_problems(registrar), *(_node_problems(view) if view else []), *extra_problems]
-    )
     return pb.Status(
         version=__version__,
         pid=os.getpid(),
@@ -114,6 +111,20 @@ def _account(keeper: AccountKeeper, share: float) -> pb.Account:
         other_pods_bytes=account.other_pods_bytes,
         share=share,
     )
+
+
+def all_problems(
+    view: NodeView | None, registrar: Registrar, others: Sequence[Problem | None]
+) -> list[Problem]:
+    """What is wrong, worst first.
+
+    Args:
+        view: what the last look at the node found.
+        registrar: how it stands with kubelet.
+        others: what the other parts have to say; ``None`` where all is well.
+    """
+    of_node = _node_problems(view) if view else []
+    return worst_first([*_kubelet_problems(registrar), *of_node, *(each for each in others if each)])
 
 
 def _kubelet_problems(registrar: Registrar) -> list[Problem]:

@@ -7,6 +7,7 @@ word to the agent. OpenSSL (6 MiB) is loaded with the first of them.
 from __future__ import annotations
 
 import binascii
+import logging
 import os
 import re
 import socket
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kata_node_agent.publish.listener import Connection
+
+log = logging.getLogger(__name__)
 
 _MAX_FILE_BYTES = 1024 * 1024
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
@@ -90,6 +93,7 @@ class Tls:
                 self._error = None
             except CertificateError as error:
                 self._error = error
+                log.error("the certificate that was read before stays", extra={"why": str(error)})
 
     @property
     def problem(self) -> CertificateError | None:
