@@ -49,3 +49,15 @@ def test_each_folder_that_a_volume_needs_is_made_where_a_host_may_lack_it() -> N
     always_there = {"/proc", "/sys", "/dev", "/etc", "/usr", "/opt", "/run", "/var/lib/kubelet"}
     needed = {place for place, _ in volumes()} - always_there
     assert set(made) == needed
+
+
+def test_is_started_again_for_ever_and_not_too_often() -> None:
+    assert ("StartLimitIntervalSec", "0") in SECTIONS["Unit"]
+    service = dict(SECTIONS["Service"])
+    assert service["Restart"] == "always"
+    assert "RestartPreventExitStatus" not in service
+    assert int(service["RestartSec"]) >= 5
+
+
+def test_sees_vms_without_a_policy_module_that_somebody_would_have_to_load() -> None:
+    assert values("SecurityLabelType") == ["spc_t"]
