@@ -17,6 +17,7 @@ from kata_node_agent.publish.node_metrics import node_metrics
 from kata_node_agent.report.collect import collect_report
 from kata_node_agent.report.history import FIGURES, HISTORY_NAME, sample
 from kata_node_agent.report.summary import as_summary
+from kata_node_agent.report.use import find_runtimes
 from kata_node_agent.series import Series
 
 TREES = Path(__file__).parents[1]
@@ -122,6 +123,19 @@ def test_a_runtime_inside_of_a_pod_or_a_container_is_not_the_nodes(tmp_path: Pat
     runtime_in(tree, 23, "/")
     usage = collect_report(HostRoot(tree), Config()).to_json()["usage"]
     assert usage["runtime"]["path"] == "/system.slice/crio.service/inner"
+
+
+def test_a_runtime_that_was_restarted_is_found_though_another_one_still_runs(tmp_path: Path) -> None:
+    """A pod may run one, too: it is no reason to search no more."""
+    tree = tmp_path / "tree"
+    (tree / "proc").mkdir(parents=True)
+    runtime_in(tree, 800, "/system.slice/crio.service")
+    runtime_in(tree, 810, "/kubepods.slice/kubepods-podx.slice/crio-1.scope")
+    known = find_runtimes(HostRoot(tree))
+    assert known == find_runtimes(HostRoot(tree), known) == [800, 810]
+    shutil.rmtree(tree / "proc/800")
+    runtime_in(tree, 820, "/system.slice/crio.service")
+    assert find_runtimes(HostRoot(tree), known) == [810, 820]
 
 
 def test_the_runtimes_group_is_the_one_that_kubelet_is_told(tmp_path: Path) -> None:

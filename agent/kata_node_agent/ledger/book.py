@@ -17,7 +17,7 @@ from kata_node_agent.capacity.free import Backing, Commitment, Need
 from kata_node_agent.dataclass import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 class Origin(enum.StrEnum):
@@ -286,10 +286,6 @@ class Book:
             self._total += sign * commitment.need.total_bytes
             for term, amount in commitment.need.by_term.items():
                 self._committed[term] += sign * amount
-
-    def all_commitments(self) -> Iterator[tuple[str | int, Commitment]]:
-        """By sandbox or device."""
-        return iter(self._commitments.items())
 
 
 def commitment_of(admission: Admission, vm: Vm | None) -> Commitment | None:

@@ -28,10 +28,12 @@ def find_runtimes(root: HostRoot, known: Sequence[int] = ()) -> list[int]:
 
     Args:
         root: the host.
-        known: those of an earlier look. Where one of them is what it was, /proc is not searched again.
+        known: those of an earlier look. Where all of them are what they were, /proc is not searched again.
     """
-    names = ((pid, root.try_read_text(f"/proc/{pid}/comm", _MAX_NAME_BYTES) or "") for pid in known)
-    return [pid for pid, name in names if name.rstrip("\n") in _RUNTIMES] or find_pids(root, *_RUNTIMES)
+    names = (root.try_read_text(f"/proc/{pid}/comm", _MAX_NAME_BYTES) or "" for pid in known)
+    if known and all(name.rstrip("\n") in _RUNTIMES for name in names):
+        return list(known)
+    return find_pids(root, *_RUNTIMES)
 
 
 def group_names(
