@@ -201,7 +201,7 @@ class Agent:
                     self._pods.run,
                     self._account.run,
                     self._account.sandboxes.run,
-                    self._nri.run,
+                    self._answer_runtime,
                     self._web.run,
                     self._feed_watchdog,
                     self._tell_problems,
@@ -216,6 +216,10 @@ class Agent:
     async def _talk_to_kubelet(self) -> None:
         await self._claims.wait_for_resource(self._kubelet_pulse.beat)
         await self._registrar.run()
+
+    async def _answer_runtime(self) -> None:
+        # Of its first list we keep what is Kata's: by then the handlers must be known.
+        await self._beginning.then(self._nri.run)
 
     def _new_service(self) -> DevicePluginService:
         slots, account = self._slots, self._account

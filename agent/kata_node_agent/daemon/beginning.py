@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from kata_node_agent.daemon.account import INTERVAL_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from kata_node_agent.daemon.account import AccountKeeper
     from kata_node_agent.daemon.alive import NodeWatch
     from kata_node_agent.daemon.pods import PodWatch
@@ -56,6 +58,11 @@ class Beginning:
         """Waits for the rest."""
         if self._rest is not None:
             await self._rest
+
+    async def then(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Waits for the rest, and runs a part that cannot do without it."""
+        await self.run()
+        await part()
 
     async def _look_at_node(self) -> None:
         await asyncio.gather(self._node.look(), self._pods.ask(timeout_seconds=_PATIENCE_SECONDS / 2))
