@@ -12,7 +12,7 @@ import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -155,9 +155,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test whose real part is not here; in CI that is a failure."""
     for marker in sorted(REAL_MARKERS):
         if item.get_closest_marker(marker) and (reason := _missing(marker)):
-            if IN_CI:
-                pytest.fail(f"{marker}: {reason}")
-            pytest.skip(f"{marker}: {reason}")
+            missing(f"{marker}: {reason}")
+
+
+def need(*programs: str) -> None:
+    """Skips a test where one of these is not installed; in CI that is a failure."""
+    for program in programs:
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed")
+
+
+def missing(what: str) -> NoReturn:
+    """Ends a test whose real part is not here."""
+    if IN_CI:
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture

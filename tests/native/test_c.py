@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import missing, need
 
 NATIVE = Path(__file__).parents[2] / "native"
 CROSS = ("aarch64-linux-gnu-gcc", "s390x-linux-gnu-gcc", "powerpc64le-linux-gnu-gcc")
 QEMU = ("qemu-aarch64", "qemu-s390x", "qemu-ppc64le")
 
 pytestmark = pytest.mark.host
-
-
-def need(*programs: str) -> None:
-    for program in programs:
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not here")
 
 
 def make(*arguments: str) -> str:
@@ -44,7 +39,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
     linked = ["cc", "-fsanitize=address,undefined", str(tmp_path / "empty.c"), "-o", str(tmp_path / "empty")]
     if subprocess.run(linked, capture_output=True).returncode:
-        pytest.skip("this compiler has no sanitizers")
+        missing("this compiler has no sanitizers")
     assert "all that can be tested here holds" in make("sanitize", f"BUILD={tmp_path}", "PROBES=1000")
 
 

@@ -1,12 +1,11 @@
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import IN_CI
+from tests.conftest import need
 from tools import completion
 
 # What a shell does when somebody types this and presses the tab key.
@@ -35,10 +34,7 @@ ASK = {
     [("", "sna", "snapshot"), ("ledger", "ver", "verify"), ("check", "--exp", "--explain")],
 )
 def test_the_shell_completes(tmp_path: Path, shell: str, before: str, word: str, found: str) -> None:
-    if shutil.which(shell) is None:
-        if IN_CI:
-            pytest.fail(f"{shell} is not installed")
-        pytest.skip(f"{shell} is not installed")
+    need(shell)
     text = next(text for name, _, text in completion.scripts() if name == shell)
     script = tmp_path / "completion"
     script.write_text(text)

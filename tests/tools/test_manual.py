@@ -1,4 +1,3 @@
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -6,7 +5,7 @@ import pytest
 
 from kata_node_agent.cli.group import COMMANDS
 from kata_node_agent.config.load import env_name, settings
-from tests.conftest import IN_CI
+from tests.conftest import need
 from tools import manual, roff
 
 DATE = "2026-01-31"
@@ -18,13 +17,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in manual.pages(DATE):
         (folder / name).write_text(text)
     return folder
-
-
-def need(program: str) -> None:
-    if shutil.which(program) is None:
-        if IN_CI:
-            pytest.fail(f"{program} is not installed")
-        pytest.skip(f"{program} is not installed")
 
 
 def test_each_command_and_the_configuration_have_a_page(folder: Path) -> None:
