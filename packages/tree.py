@@ -58,6 +58,8 @@ PACKAGES_WITHOUT = {
 }
 # Of pyroute2 one module is used; these are its largest parts and take no part in that.
 PYROUTE2_WITHOUT = {"ndb", "dhcp", "plan9", "bsd", "fixtures", "ethtool", "nftables"}
+# Authorities that gRPC's own clients would trust over TLS: of those we have none, and the list would age with the package.
+GRPC_WITHOUT = "_credentials"
 # What pip records about an installation: paths and dates of the build.
 RECORDS = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 # The sources of our own modules go along, for tracebacks that say something; of all else the compiled form does.
@@ -142,6 +144,7 @@ def copy_packages(environment: Path, packages: Path) -> None:
             or (top and name in PACKAGES_WITHOUT)
             or (top and name.startswith(("pip-", "setuptools-")))
             or (Path(folder).name == "pyroute2" and name in PYROUTE2_WITHOUT)
+            or name == GRPC_WITHOUT
         }
 
     shutil.copytree(source, packages, ignore=unwanted)
@@ -267,6 +270,8 @@ def copy_licenses(folder: Path, bundled: dict[str, str]) -> None:
         shutil.copyfile(
             Path("/usr/share/doc", package, "copyright").resolve(), folder / f"{package}.copyright"
         )
+    # Debian's files name the long texts only, which a host of another distribution has not.
+    shutil.copytree("/usr/share/common-licenses", folder / "common-licenses", symlinks=True)
 
 
 def say_what_is_bundled(folder: Path, bundled: dict[str, str], packages: Path) -> None:

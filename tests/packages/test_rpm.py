@@ -62,6 +62,9 @@ def test_every_library_has_its_licence_and_no_test_is_shipped(package: Path) -> 
 
     for name in ("LICENSE", "libc6.copyright", "libssl3.copyright", "libpython3.11-dev.copyright"):
         assert f"/usr/share/licenses/kata-node-agent/{name}" in files
+    # Those that the C library's file, and that of its compiler's library, refer to.
+    for name in ("LGPL-2.1", "GPL-2", "GPL-3"):
+        assert f"/usr/share/licenses/kata-node-agent/common-licenses/{name}" in files
     assert any(re.search(r"/packages/grpcio-[^/]*\.dist-info/(licenses/)?LICENSE$", name) for name in files)
     assert [name for name in files if re.search(r"/(tests?|bench)/", name)] == []
 
