@@ -64,9 +64,10 @@ tree: dist ## Make the tree of the self-contained packages in build/tree (needs 
 rpm: tree ## Build the RPM, which needs nothing on its host, into dist/ (needs rpm)
 	$(PACKAGED_PYTHON) packages/rpm.py $(TREE) dist
 
-package-test: $(VENV)/.ready ## Try what `make rpm` made: the RPM in an empty tree, the image in podman (as root)
+package-test: $(VENV)/.ready ## Try what `make rpm` made: the RPM in an empty tree and in a booted one, the image in podman (as root)
 	@ls dist/*.rpm >/dev/null 2>&1 || { echo "there is no RPM in dist/: run make rpm first"; exit 1; }
-	PACKAGE_RPM=$$(ls dist/*.rpm) PACKAGE_TREE=$(TREE) $(BIN)/pytest tests/packages
+	PACKAGE_RPM=$$(ls dist/*.rpm) PACKAGE_TREE=$(TREE) $(BIN)/pytest tests/packages \
+		tests/systemd/test_package.py tests/systemd/test_sandbox.py
 
 image: tree ## Build the container image, which is the same tree and nothing else (needs podman)
 	podman build --tag kata-node-agent:latest --file packages/Containerfile --timestamp $(SOURCE_DATE_EPOCH) $(TREE)

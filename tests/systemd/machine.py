@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 SUITE = "bookworm"
 PYTHON = (3, 11)  # of that suite: what is installed into the tree is built for it
-PACKAGES = "systemd,systemd-sysv,dbus,python3"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,rpm"
 # To be changed with what is in the tree.
-TREE = f"{SUITE}-{platform.machine()}-1"
+TREE = f"{SUITE}-{platform.machine()}-2"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kata-node-agent" / "trees"
 ENVIRON = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -209,6 +209,12 @@ class Machine:
         """Writes a file in there."""
         command = self.inside("sh", "-euc", 'mkdir -p "$(dirname "$1")"; cat > "$1"', "sh", path)
         subprocess.run(command, input=text, text=True, check=True, timeout=30)
+
+    def copy(self, path: str, here: Path, *, mode: str = "644") -> None:
+        """Copies a file of this machine to a path in there."""
+        command = self.inside("sh", "-euc", 'cat > "$1"; chmod "$2" "$1"', "sh", path, mode)
+        with here.open("rb") as file:
+            subprocess.run(command, stdin=file, check=True, timeout=30)
 
 
 def _hierarchies() -> Iterator[Path]:

@@ -30,9 +30,7 @@ def vms(unit: Unit, tmp_path: Path) -> Iterator[None]:
     program = tmp_path / "stand_in"
     source = REPOSITORY / "bench" / "programs" / "stand_in.c"
     subprocess.run(["cc", "-O1", "-static", "-o", str(program), str(source)], check=True)
-    target = unit.machine.inside("sh", "-euc", "cat > /run/stand_in; chmod 755 /run/stand_in")
-    with program.open("rb") as binary:
-        subprocess.run(target, stdin=binary, check=True, timeout=30)
+    unit.machine.copy("/run/stand_in", program, mode="755")
     unit.machine.write("/run/systemd/system/vms.service", VMS)
     unit.machine.write(
         "/run/systemd/system/vms-of-another.service", VMS.replace("[Service]", "[Service]\nUser=daemon")
