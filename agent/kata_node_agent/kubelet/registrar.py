@@ -186,7 +186,7 @@ class Registrar:
             self._failed(str(error))
             return False
         except grpc.aio.AioRpcError as error:
-            self._failed(f"{error.code().name}: {error.details()}")
+            self._failed(in_words(error.code().name, error.details() or ""))
             return False
         self.status.registrations += 1
         self.status.last_error = ""
@@ -286,6 +286,13 @@ class Registrar:
             if state is not State.REGISTERED and state is not State.REGISTERING:
                 log.info(state.value, extra={"path": str(self._directory)})
         self._on_change()
+
+
+def in_words(code: str, details: str) -> str:
+    """Kubelet's words with gRPC's code; where nobody took the call, the system's reason, which gRPC wraps in four others."""
+    if details.startswith("failed to connect"):
+        details = f"nobody answers at kubelet.sock: {details.rpartition(': ')[2]}"
+    return f"{code}: {details}"
 
 
 async def _result(call: Awaitable[object]) -> None:
