@@ -129,3 +129,27 @@ def test_any_bytes_get_one_answer_or_none(noise: bytes) -> None:
         found = talk(words)
         assert found == b"" or found.startswith(b"HTTP/1.1 ")
         assert found.count(b"HTTP/1.1 ") <= 1
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9441", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:9441", 200),
+        ("10.0.0.1:8443", 200),  # as a proxy passes it on
+        ("", 200),
+        ("evil.example:9441", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+    ],
+)
+def test_a_name_of_somebody_elses_on_a_loopback_address_is_refused(host: str, status: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with ours, theirs:
+        theirs.sendall(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        theirs.shutdown(socket.SHUT_WR)
+        serve(Connection(ours), ROUTES)
+        assert int(theirs.recv(65536).split()[1]) == status

@@ -31,6 +31,8 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN.pattern + rb") ([!-~]+) HTTP/([0-9]\.[0-9])")
 # Proxies, and some clients, name the host in the target, too.
 _AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+# What a browser names as the host where nobody has led it: a name of somebody else's may be made to mean this machine.
+_OWN_HOST = re.compile(r"(localhost|[0-9.]+|\[[0-9a-f:.]+\])(:[0-9]*)?", re.IGNORECASE)
 # How long a peer that still sends may take to see that we have closed.
 _LINGER_SECONDS = 1.0
 _HEADERS = {
@@ -89,7 +91,15 @@ def serve(connection: Connection, routes: Mapping[str, Route]) -> None:
     if request is None:
         return
     connection.asked()
-    answer = request if isinstance(request, Answer) else answer_to(request, routes)
+    if isinstance(request, Answer):
+        answer = request
+    elif _is_led_astray(connection.socket, request):
+        answer = refusal(
+            HTTPStatus.MISDIRECTED_REQUEST,
+            "on a loopback address only localhost and addresses are answered, not a Host with another name",
+        )
+    else:
+        answer = answer_to(request, routes)
     head_only = isinstance(request, Request) and request.head_only
     connection.socket.sendall(_head(answer) + (b"" if head_only else answer.body))
     _linger(connection.socket)
@@ -111,6 +121,16 @@ def answer_to(request: Request, routes: Mapping[str, Route]) -> Answer:
     except Exception:
         log.exception("cannot answer", extra={"path": request.path})
         return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the agent's; its log has the traceback")
+
+
+def _is_led_astray(peer: socket.socket, request: Request) -> bool:
+    """Whether a browser asks for a page of somebody else's, whose name means this machine by now, to read us (DNS rebinding).
+
+    On a loopback address only: there nobody else comes, and no name is used. With TLS the browser sees it by itself.
+    """
+    where, host = peer.getsockname(), request.headers.get("host", "")
+    local = isinstance(where, tuple) and (where[0] == "::1" or where[0].startswith(("127.", "::ffff:127.")))
+    return local and not hasattr(peer, "unwrap") and host != "" and not _OWN_HOST.fullmatch(host)
 
 
 def parse(head: bytes) -> Request | Answer:
