@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -88,6 +89,20 @@ def test_the_sums_are_over_all_mappings_and_only_large_writable_ones_are_kept(pr
     assert (mapping.size_bytes, mapping.inode, mapping.device) == (512 * MIB, 17, 0x1B)
     assert (mapping.resident_bytes, mapping.pss_bytes) == (260388 * 1024, 208962 * 1024)
     assert (mapping.huge_bytes, mapping.swap_bytes, mapping.page_bytes) == (24 * 1024, 12 * 1024, 4096)
+
+
+def test_a_process_that_we_have_no_means_to_read_is_not_taken_for_one_that_has_ended(proc: Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ProcessFiles(HostRoot(proc)) as files:
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, usual[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                files.stats([41])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        assert len(files.stats([41])) == 1
 
 
 def test_what_is_not_there_is_none_or_left_out(proc: Path) -> None:

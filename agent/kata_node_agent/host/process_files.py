@@ -6,6 +6,7 @@ process' pages (smaps) may take many milliseconds. A process that ends meanwhile
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from array import array
@@ -30,6 +31,8 @@ _PROCESS: Final = struct.Struct("=4i5Q16s")
 _MEMORY: Final = struct.Struct("=4Q2q2i")
 _MAPPING: Final = struct.Struct("=9Q8s168s")
 _PID: Final = struct.Struct("=i")
+# Why a file cannot be opened that says nothing of the process.
+_OUR_WANT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Source(IntEnum):
@@ -133,14 +136,23 @@ class ProcessFiles:
         return native.list_processes(self._proc)
 
     def stats(self, pids: Iterable[int]) -> list[Stat]:
-        """What stat says of each of them that is there."""
+        """What stat says of each of them that is there.
+
+        Raises:
+            OSError: we lack what it takes to see whether one is there: descriptors, or memory of the kernel's.
+        """
         numbers = array("i", pids)
         records = bytearray(_PROCESS.size * len(numbers))
         for place, pid in enumerate(numbers):
             _PID.pack_into(records, place * _PROCESS.size, pid)
         if numbers:
             native.read_processes(self._proc, records, len(numbers))
-        return [Stat._make(fields) for fields in _PROCESS.iter_unpack(records) if not fields[2]]
+        found = [Stat._make(fields) for fields in _PROCESS.iter_unpack(records) if not fields[2]]
+        if len(found) != len(numbers):
+            for pid, _, error, *_ in _PROCESS.iter_unpack(records):
+                if error in _OUR_WANT:
+                    raise OSError(error, os.strerror(error), f"/proc/{pid}/stat")
+        return found
 
     def sizes(self, pids: array[int], files: array[int] | None = None) -> array[int]:
         """Virtual and resident size of each in bytes, one after the other; 0 and 0 for one that is gone.
