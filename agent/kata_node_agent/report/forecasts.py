@@ -9,7 +9,7 @@ from kata_node_agent.capacity.sizing import forecast
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.allocations import read_allocations, signature
 from kata_node_agent.report.bundle import Bundle, read_bundle
-from kata_node_agent.report.risk_facts import becomes, pod_facts
+from kata_node_agent.report.risk_facts import becomes, handler_of, pod_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -131,10 +131,7 @@ class Forecaster:
 def _final_bytes(
     sandbox: Sandbox, known: PodFacts, handlers: Mapping[str, VmSettings], usual: VmSettings
 ) -> int:
-    settings = handlers.get(sandbox.handler or "")
-    if settings is None and sandbox.handler is None and len(handlers) == 1:
-        # Nobody says which, and there is one.
-        (settings,) = handlers.values()
+    settings = handlers.get(handler_of(sandbox, handlers) or "")
     if settings is not None:
         wanted = becomes(sandbox, settings, known.pod)
     elif known.pod is not None and sandbox.vmm == "qemu":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.advice.pod_overhead import HandlerUse
 from kata_node_agent.capacity.annotations import MEMORY_OVERHEAD
+from kata_node_agent.report.risk_facts import handler_of
 from kata_node_agent.report.sandboxes import VCPU_THREAD
 from kata_node_agent.series import read_observed
 
@@ -53,6 +54,7 @@ class OverheadSampler:
         """
         figures: dict[str, dict[str, int | None]] = {}
         ticks: dict[tuple[str, int], tuple[float, int]] = {}
+        handlers = [kata.handler for kata in overview.handlers]
         for view in overview.views:
             sandbox = view.sandbox
             key = (sandbox.id, sandbox.started)
@@ -60,7 +62,7 @@ class OverheadSampler:
             if (used := host_ticks(self._root, sandbox)) is not None:
                 ticks[key] = (now, used)
                 millicores = _millicores(self._ticks.get(key), ticks[key])
-            name = _handler_of(view, overview.handlers)
+            name = handler_of(sandbox, handlers)
             if name is None or history_name(name) is None:
                 continue
             mine = figures.setdefault(name, dict.fromkeys(FIGURES))
@@ -107,8 +109,9 @@ def handler_uses(
         openshift: whether the node is OpenShift's.
     """
     uses = []
+    handlers = [kata.handler for kata in overview.handlers]
     for kata in overview.handlers:
-        mine = [view for view in overview.views if _handler_of(view, overview.handlers) == kata.handler]
+        mine = [view for view in overview.views if handler_of(view.sandbox, handlers) == kata.handler]
         seen = {each.name: each for each in observed.get(kata.handler, ())}
         # A RuntimeClass is changed in place: the newest pod has what is in force.
         newest = max(
@@ -176,12 +179,6 @@ def _beyond(view: SandboxView) -> int:
     if view.sandbox.memory_location == "hugepages":
         return 0
     return max(0, view.sandbox.vm_memory_bytes - (view.known.limits_bytes or 0))
-
-
-def _handler_of(view: SandboxView, handlers: tuple[KataSettings, ...]) -> str | None:
-    if view.sandbox.handler is not None:
-        return view.sandbox.handler
-    return handlers[0].handler if len(handlers) == 1 else None
 
 
 def _millicores(before: tuple[float, int] | None, now: tuple[float, int]) -> int | None:

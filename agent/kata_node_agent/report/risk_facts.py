@@ -14,6 +14,8 @@ from kata_node_agent.dataclass import dataclass
 from kata_node_agent.sandboxes.identity import pod_uid_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from kata_node_agent.capacity.hotplug import VmSettings
     from kata_node_agent.capacity.sizing import Forecast
     from kata_node_agent.host.allocations import PodAllocation
@@ -84,6 +86,11 @@ def _overhead(charge: Charge, limits: int) -> int | None:
         return None
     rest = charge.limit_bytes - limits
     return rest if rest >= 0 else None
+
+
+def handler_of(sandbox: Sandbox, handlers: Collection[str]) -> str | None:
+    """The sandbox's handler. Where nobody says which, and the node has one, it is that."""
+    return next(iter(handlers)) if sandbox.handler is None and len(handlers) == 1 else sandbox.handler
 
 
 def becomes(sandbox: Sandbox, settings: VmSettings | None, pod: Pod | None) -> Forecast | None:

@@ -20,7 +20,7 @@ from kata_node_agent.nodeconfig.kata import read_kata_settings
 from kata_node_agent.nodeconfig.memory import read_budget
 from kata_node_agent.nodeconfig.vm_settings import settings_by_handler
 from kata_node_agent.report.bundle import Bundle, read_bundle
-from kata_node_agent.report.risk_facts import pod_facts, sandbox_facts
+from kata_node_agent.report.risk_facts import handler_of, pod_facts, sandbox_facts
 from kata_node_agent.sandboxes.document import as_document
 from kata_node_agent.sandboxes.identity import pod_uid_of
 from kata_node_agent.sandboxes.watcher import Watcher
@@ -141,9 +141,13 @@ class SandboxObserver:
         allocations = read_allocations(self._root, settings.kubelet_root) or {}
         self._forget(sandboxes)
         known = [pod_facts(s, self._bundle(s), allocations.get(s.pod_uid or "")) for s in sandboxes]
+        by_handler = settings.by_handler
+        of = [by_handler.get(handler_of(sandbox, by_handler) or "") for sandbox in sandboxes]
         facts = [
-            sandbox_facts(s, k, self._handler(settings, s), vcpus=vcpus, cpu_quota_millicores=quota)
-            for s, k, (vcpus, quota) in zip(sandboxes, known, map(self._cpus_of, sandboxes), strict=True)
+            sandbox_facts(s, k, o, vcpus=vcpus, cpu_quota_millicores=quota)
+            for s, k, o, (vcpus, quota) in zip(
+                sandboxes, known, of, map(self._cpus_of, sandboxes), strict=True
+            )
         ]
         in_shm = sum(fact.vm_bytes for fact in facts if fact.memory_in == "shm")
         # In a recorded tree the folder lies on the disk of whoever looks at it.
@@ -164,12 +168,6 @@ class SandboxObserver:
         if bundle != Bundle():
             self._bundles[key] = bundle
         return bundle
-
-    def _handler(self, settings: _Settings, sandbox: Sandbox) -> VmSettings | None:
-        if sandbox.handler is None and len(settings.by_handler) == 1:
-            # Nobody says which, and there is one.
-            return next(iter(settings.by_handler.values()))
-        return settings.by_handler.get(sandbox.handler or "")
 
     def _cpus_of(self, sandbox: Sandbox) -> tuple[int | None, int | None]:
         """(vCPUs, what the pod's cgroup may use); read again when the sandbox has changed."""
