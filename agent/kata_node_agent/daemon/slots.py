@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from kata_node_agent.capacity.devices import device_id
 from kata_node_agent.daemon.node import plan
 from kata_node_agent.kubelet.devices import DeviceTable, Holdings
 
@@ -45,6 +46,7 @@ class Slots:
         self._soon: asyncio.TimerHandle | None = None
         self.table = DeviceTable()
         self.holdings = Holdings()
+        self._holders: dict[int, str] = {}
         self.keeper: AccountKeeper | None = None
         self.on_plan: Callable[[], None] = lambda: None
 
@@ -53,12 +55,25 @@ class Slots:
         self.keeper = keeper
         for device in keeper.account.book.devices.values():
             self.holdings.restore(device.index, device.since, device.pod)
+        # Told by the agent before this one.
+        self._holders = self.holdings.pods
 
     def holdings_changed(self) -> None:
         """Kubelet has said what pods hold."""
+        self._tell_of_holders()
         if self.keeper is not None:
             self.keeper.account.hold_devices(self.holdings.pods)
         self.replan()
+
+    def _tell_of_holders(self) -> None:
+        """Who has got a device, and who has given one back. Here, as Allocate is not told of the pod, and should not wait."""
+        before, self._holders = self._holders, self.holdings.pods
+        for index in sorted(before.keys() | self._holders.keys()):
+            had, has = before.get(index, ""), self._holders.get(index, "")
+            if had and had != has:
+                log.info("device given back", extra={"device": device_id(index), "pod": had})
+            if has and had != has:
+                log.info("device held", extra={"device": device_id(index), "pod": has})
 
     def replan_soon(self) -> None:
         """After an allocation, say: the next pod shall not wait for our sums."""
