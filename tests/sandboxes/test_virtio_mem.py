@@ -182,3 +182,22 @@ def test_a_device_that_came_since_the_sweep_is_followed_without_another(tree: Tr
         persist(tree, mib, at=time)
         assert watcher.glance(processes=False)
         assert [found.hotplugged_bytes for found in watcher.resize()] == [mib * MIB]
+
+
+def test_a_change_that_is_too_small_for_a_look_at_its_cost_calls_for_none(tree: Tree) -> None:
+    """Of a large VM, which would else be swept at every glance."""
+
+    def touched(gib: float) -> None:
+        tree.process(501, qemu(ID, "512M,slots=10,maxmem=65G", *RAM), resident_pages=int(gib * 2**18))
+        tree.memory(501, base() + region(8192, 65536, perms="rw-p", rss=int(gib * 2**20)))
+
+    persist(tree, 65536)
+    touched(60)
+    watcher = tree.watcher()
+    watcher.sweep()
+    touched(60.5)
+    assert not watcher.glance()
+    touched(61)
+    assert watcher.glance()
+    watcher.sweep()
+    assert not watcher.glance()

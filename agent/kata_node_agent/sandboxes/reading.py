@@ -35,7 +35,7 @@ def has_changed(before: tuple[int, int], now: Stat) -> bool:
         now: of the same process.
     """
     resident, faults = before
-    if _differ(resident, now.resident_bytes):
+    if differ(resident, now.resident_bytes):
         return True
     return (now.faults - faults) * _FAULT_BYTES > max(_FAULTS_BYTES, resident // _MOVED_SHARE * 4)
 
@@ -115,7 +115,7 @@ def _unpacked(packed: bytes) -> _Known:
 
 def _renewed(whole: ProcessMemory, part: ProcessMemory, until: int) -> ProcessMemory | None:
     """All of it, with the large mappings that were read again; ``None`` where the rest may have changed, too."""
-    if part.unshared_bytes < 0 or _differ(whole.unshared_bytes, part.unshared_bytes):
+    if part.unshared_bytes < 0 or differ(whole.unshared_bytes, part.unshared_bytes):
         return None
     before = [mapping for mapping in whole.mappings if mapping.start <= until]
     if list(map(_place, before)) != list(map(_place, part.mappings)):
@@ -130,7 +130,8 @@ def _renewed(whole: ProcessMemory, part: ProcessMemory, until: int) -> ProcessMe
     )
 
 
-def _differ(before: int, now: int) -> bool:
+def differ(before: int, now: int) -> bool:
+    """Whether so much more or less is resident, in bytes, that it is read again."""
     return abs(now - before) > max(_MOVED_BYTES, before // _MOVED_SHARE)
 
 

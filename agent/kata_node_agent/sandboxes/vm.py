@@ -18,7 +18,7 @@ from kata_node_agent.sandboxes.identity import Identity
 from kata_node_agent.sandboxes.model import Charge, Cost, Process, Sandbox
 from kata_node_agent.sandboxes.persisted import Persisted, read_persisted, stamp
 from kata_node_agent.sandboxes.places import Places, identify, is_waiting, read_charge
-from kata_node_agent.sandboxes.reading import Readings, has_changed, sums
+from kata_node_agent.sandboxes.reading import Readings, differ, has_changed, sums
 from kata_node_agent.sandboxes.size import Size, size_notes, size_of
 
 if TYPE_CHECKING:
@@ -201,8 +201,11 @@ class Vm:
     def resident_differs(self, resident_bytes: int) -> bool:
         """Whether so much was touched that a resizable device may have got a block more, or lost one."""
         # The VMM is the first of its processes.
-        then = self._read[1] if self._read and self._read[0] == self.vmm.pid else None
-        return then is not None and abs(resident_bytes - then) >= 128 * MIB
+        if not self._read or self._read[0] != self.vmm.pid:
+            return False
+        then = self._read[1]
+        # Less than this a sweep would not read, and call for another.
+        return abs(resident_bytes - then) >= 128 * MIB and differ(then, resident_bytes)
 
     def _others(self, members: list[Member]) -> bool:
         """Whether these are other processes than the last sandbox had."""
