@@ -78,6 +78,22 @@ def test_answers_with_the_node_or_why_it_cannot_be_read(short_dir: Path) -> None
     asyncio.run(main())
 
 
+def test_a_socket_that_could_not_be_had_is_not_in_place_and_can_be_had_later(short_dir: Path) -> None:
+    async def main() -> None:
+        async with Api(short_dir) as api:
+            in_place = [api.server.in_place]
+            await api.server.stop()
+            api.server.path.mkdir()
+            with pytest.raises(SocketError, match="in the way"):
+                await api.server.start()
+            in_place.append(api.server.in_place)
+            api.server.path.rmdir()
+            await api.server.start()
+            assert [*in_place, api.server.in_place] == [True, False, True]
+
+    asyncio.run(main())
+
+
 def test_the_socket_is_not_for_everybody(short_dir: Path) -> None:
     async def main() -> None:
         async with Api(short_dir) as api:

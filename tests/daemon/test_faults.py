@@ -186,6 +186,22 @@ def test_it_serves_again_when_its_run_directory_is_removed(short_dir: Path) -> N
         assert node.status()["verdict"]
 
 
+def test_it_serves_again_when_what_is_in_the_way_of_its_socket_is_gone(short_dir: Path) -> None:
+    node = Node(short_dir)
+    socket = node.run_dir / "agent.sock"
+    with node.agent() as agent:
+        agent.wait_for("serving socket")
+        socket.unlink()
+        socket.mkdir()
+        agent.wait_for("a directory is in the way", timeout=30)
+        socket.rmdir()
+        deadline = time.monotonic() + 30
+        while not socket.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert node.status()["verdict"]
+
+
 def test_paths_that_mean_something_in_a_uri_are_just_paths(short_dir: Path) -> None:
     node = Node(short_dir)
     node.run_dir = short_dir / "r%41n #?ü"

@@ -150,8 +150,8 @@ class ApiServer:
 
     @property
     def in_place(self) -> bool:
-        """Whether the file at our path is still the socket that we made; true before the start."""
-        return self._identity is None or identity_of(self.path) == self._identity
+        """Whether the file at our path is still the socket that we made; false where a start has failed, too."""
+        return self._identity is not None and identity_of(self.path) == self._identity
 
     async def stop(self) -> None:
         """Stops listening; the library removes the socket."""

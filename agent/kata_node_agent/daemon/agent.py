@@ -100,6 +100,7 @@ class Agent:
         )
         self._beginning = Beginning(self._node, self._pods, self._account, self._slots)
         self._kubelet_state = ""
+        self._why_unserved = ""
         self._running = False
         self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
         overhead = OverheadHistory(lambda: self.config, self._sandboxes)
@@ -263,15 +264,20 @@ class Agent:
             await wait_for_hint(self._probe_now, _PROBE_INTERVAL_SECONDS)
 
     async def _serve_again(self) -> None:
-        log.warning("our socket was removed, serving anew", extra={"socket": str(self._api.path)})
+        if not self._why_unserved:
+            log.warning("our socket was removed, serving anew", extra={"socket": str(self._api.path)})
         await self._api.stop()
         try:
             self._claims.renew_run_dir()
             await self._api.start(self.config.health.tcp_address)
+            self._why_unserved = ""
         except StartAnewError:
             raise
         except AgentError as error:
-            log.error("cannot serve", extra={"why": str(error)})
+            # Tried again with the next probe.
+            if str(error) != self._why_unserved:
+                log.error("cannot serve", extra={"why": str(error)})
+            self._why_unserved = str(error)
 
     async def _feed_watchdog(self) -> None:
         await self._notifier.feed_watchdog(self._pulses.check)
