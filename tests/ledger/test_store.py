@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -407,3 +408,19 @@ def test_verify_finds_what_was_changed_behind_our_back(world: World) -> None:
     store = Store(world.path, BOOT)
     assert store.open().set_aside
     store.close()
+
+
+def test_a_device_is_in_the_file_before_kubelet_is_answered_and_its_line_of_the_history_soon_after(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+
+    def in_file(query: str) -> str:
+        with closing(sqlite3.connect(f"file:{world.path}?mode=ro&immutable=1", uri=True)) as file:
+            return str(file.execute(query).fetchall())
+
+    world.account.allocate([3])
+    assert "device/3" in in_file("SELECT key FROM entry")
+    assert "kata-000003" not in in_file("SELECT body FROM note")
+    world.account.flush()
+    assert "kata-000003" in in_file("SELECT body FROM note")

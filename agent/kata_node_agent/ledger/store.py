@@ -33,7 +33,7 @@ from kata_node_agent.text import printable
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 FILE_NAME = "ledger.db"
@@ -287,9 +287,13 @@ class Store:
                 os.unlink(self.path)
             raise
 
-    def _transact(self, texts: Mapping[str, str | None], lines: Iterable[str]) -> None:
+    def _transact(self, texts: Mapping[str, str | None], lines: Sequence[str]) -> None:
         connection = self._connection
         assert connection is not None  # noqa: S101 - see write
+        if len(texts) == 1 and not lines:
+            # One statement is a transaction by itself, at a third of the price: kubelet waits for this one.
+            put(connection, texts)
+            return
         connection.execute("BEGIN IMMEDIATE")
         put(connection, texts)
         note = self._next_note

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Lines of the history that could not be written are worth less than memory.
 _MAX_NOTES = 100
+# So many are written with the next entry, whoever waits for that.
+_MANY_NOTES = 50
 _PROBE_BYTES = 16384
 
 
@@ -74,7 +76,7 @@ class Writer:
         return key in self._entries
 
     def write(self, entries: Mapping[str, Body | None], notes: Iterable[Note] = ()) -> None:
-        """Writes these, and before them what waits.
+        """Writes these, and before them what waits: entries always, lines of the history with others or when there are many.
 
         Raises:
             LedgerError: nothing of these was written, and they are not kept.
@@ -83,8 +85,12 @@ class Writer:
             # Why it could not be opened is what is to be said.
             raise LedgerError(self.problem.message, hint=self.problem.hint)
         bodies = [encode_note(note, self._wall()) for note in notes]
-        self._call(lambda: self._store.write({**self._entries, **entries}, [*self._notes, *bodies]))
-        self._entries, self._notes = {}, []
+        if bodies or len(self._notes) >= _MANY_NOTES:
+            bodies = [*self._notes, *bodies]
+        self._call(lambda: self._store.write({**self._entries, **entries}, bodies))
+        self._entries = {}
+        if bodies:
+            self._notes = []
 
     def keep(self, entries: Mapping[str, Body | None], notes: Iterable[Note] = ()) -> None:
         """For the next time."""
@@ -108,7 +114,8 @@ class Writer:
             if self.problem is not None:
                 self._probe()
             elif self._entries or self._notes:
-                self.write({})
+                self._call(lambda: self._store.write(self._entries, self._notes))
+                self._entries, self._notes = {}, []
             else:
                 self._call(self._store.check)
 
