@@ -16,28 +16,43 @@ pytestmark = pytest.mark.systemd
 
 TEXT = (REPOSITORY / "systemd" / SERVICE).read_text()
 CAPABILITIES = re.findall(r"^CapabilityBoundingSet=(.*)$", TEXT, re.MULTILINE)[0].split()
-# VMs' processes as they look, of root and of another user.
+# VMs' processes as they look, and a line for each VM: its id and the processes'.
 VMS = """
 [Service]
 Type=exec
+{}
 ExecStart=/bin/sh -c 'sleep infinity | /run/stand_in 1 128 16 8'
+StandardOutput=truncate:/run/%N.lines
+"""
+KUBELET_KIND = {"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1"}
+USERS = {"vms": "root", "vms-of-another": "daemon", "vms-of-a-stranger": "nobody"}
+# What runtime and kubelet know of a sandbox, with folders as closed as they make them at most.
+KNOWN = """
+read -r id pid rest < /run/vms-of-another.lines
+umask 077
+vm=/run/vc/vm/$id bundle=/run/containerd/io.containerd.runtime.v2.task/k8s.io/$id
+mkdir -p $vm $bundle /var/log/pods/default_web_0a1b2c3d
+echo $pid > $vm/pid
+echo '{"annotations": {"io.kubernetes.cri.sandbox-uid": "0a1b2c3d", "io.containerd.cri.runtime-handler": "kata"}}' > $bundle/config.json
 """
 
 
 @pytest.fixture
 def vms(unit: Unit, tmp_path: Path) -> Iterator[None]:
-    """A VM of root's and one of another user's, each with its virtiofsd and shim."""
+    """A VM of root's, one of another user's as Kata starts them (rootless_hypervisor), and a stranger's; each with virtiofsd and shim."""
     program = tmp_path / "stand_in"
     source = REPOSITORY / "bench" / "programs" / "stand_in.c"
     subprocess.run(["cc", "-O1", "-static", "-o", str(program), str(source)], check=True)
     unit.machine.copy("/run/stand_in", program, mode="755")
-    unit.machine.write("/run/systemd/system/vms.service", VMS)
-    unit.machine.write(
-        "/run/systemd/system/vms-of-another.service", VMS.replace("[Service]", "[Service]\nUser=daemon")
-    )
-    unit.run("systemctl daemon-reload; systemctl start vms.service vms-of-another.service")
+    for name, user in USERS.items():
+        unit.machine.write(f"/run/systemd/system/{name}.service", VMS.format(f"User={user}"))
+    unit.run(f"systemctl daemon-reload; systemctl start {' '.join(USERS)}")
+    until(lambda: unit.run("cat /run/vms*.lines").stdout.count("\n") == len(USERS), "all processes are there")
+    unit.run(KNOWN)
     yield
-    unit.run("systemctl stop vms.service vms-of-another.service")
+    unit.run(
+        f"systemctl stop {' '.join(USERS)}; rm -rf /run/vc /run/containerd /run/vms*.lines /var/log/pods"
+    )
 
 
 def seen(unit: Unit, command: str, drop_in: str = "") -> dict[str, Any]:
@@ -74,19 +89,30 @@ SANDBOXES = "kata-node-agent sandboxes --format json"
 
 def vms_in(document: dict[str, Any]) -> tuple[list[Any], list[int]]:
     """What is known of the VMs, and who is not believed to belong to one."""
-    kept = ("id", "pid", "base_bytes", "vm_memory_bytes", "resident_bytes", "host_overhead_bytes")
+    kept = (
+        "id",
+        "pod",
+        "handler",
+        "pid",
+        "base_bytes",
+        "vm_memory_bytes",
+        "resident_bytes",
+        "host_overhead_bytes",
+    )
     rows = [[row[key] for key in kept] for row in document["sandboxes"]]
     return rows, [row["pid"] for row in document["unbelieved"]]
 
 
 def vms_outside(unit: Unit) -> tuple[list[Any], list[int]]:
-    """As root without a sandbox sees them: that of root's, and the other user's three processes, which are not believed."""
+    """As root without a sandbox sees them: two, and processes of others that are not believed (the stranger's, a shim)."""
 
     def now() -> tuple[list[Any], list[int]]:
         return vms_in(json.loads(unit.run(SANDBOXES).stdout))
 
-    until(lambda: list(map(len, now())) == [1, 3], "all processes are there")
-    return now()
+    until(lambda: list(map(len, now())) == [2, 4], "all processes are there")
+    rows, doubted = now()
+    assert sorted(map(str, (row[1] for row in rows))) == ["None", "default/web"]
+    return rows, doubted
 
 
 @pytest.mark.usefixtures("vms")
@@ -99,6 +125,22 @@ def test_it_hides_nothing_of_the_vms(unit: Unit) -> None:
 def test_each_capability_is_needed(unit: Unit, capability: str) -> None:
     without = seen(unit, SANDBOXES, f"CapabilityBoundingSet=~{capability}")
     assert vms_in(without) != vms_outside(unit)
+
+
+@pytest.mark.usefixtures("vms")
+def test_the_right_to_read_all_files_would_show_nothing_more(unit: Unit) -> None:
+    """Folders of Kata, runtime and kubelet are root's; of others' /proc/PID only what asks for SYS_PTRACE is read."""
+    more = "CapabilityBoundingSet=CAP_DAC_READ_SEARCH"
+    assert vms_in(seen(unit, SANDBOXES)) == vms_in(seen(unit, SANDBOXES, more)) == vms_outside(unit)
+
+    kubelet = "/etc/kubernetes/kubelet.conf"
+    unit.machine.write(kubelet, json.dumps({**KUBELET_KIND, "systemReserved": {"memory": "1234Mi"}}))
+    unit.run(f"chmod 600 {kubelet}")
+    report = "kata-node-agent report --format json"
+    settings = seen(unit, report)["settings"]
+    assert "1234Mi" in json.dumps(settings)
+    assert settings == seen(unit, report, more)["settings"]
+    unit.run(f"rm {kubelet}")
 
 
 def test_it_lets_nothing_else_be_written(unit: Unit) -> None:

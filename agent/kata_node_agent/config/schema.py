@@ -244,7 +244,7 @@ class Config:
     drop_capabilities: bool = setting(
         False,
         values.boolean,
-        "give up all capabilities but SYS_PTRACE and DAC_READ_SEARCH at the start: for a container that is privileged",
+        "give up all capabilities but SYS_PTRACE at the start: for a container that is privileged",
         live=False,
     )
     host_root: Path = setting(
