@@ -272,3 +272,31 @@ def test_a_pod_that_waits_for_its_vm_counts_by_its_device_and_not_among_the_othe
     world.look()
     world.look()
     assert world.free == 5 * GIB - 2 * GIB
+
+
+def test_what_a_pod_claims_beyond_its_device_is_not_promised_to_another(world: World) -> None:
+    """It may never have a VM: a pod that names no handler, and holds a device by mistake."""
+    world.others["uid-a"] = OtherPod(3 * GIB, GIB, "default/a")
+    world.account.allocate([0])
+    world.account.hold_devices({0: "default/a"})
+    world.look()
+    assert world.free == 2 * GIB
+    assert world.account.other_pods_bytes == 3 * GIB - ONE.total_bytes
+    assert not world.account.admit(claim("other", 2 * GIB)).allowed
+    # Where it has one, that takes the place of both, at once.
+    assert world.account.admit(claim("a", 4 * GIB)).allowed
+    assert world.free == GIB - OVERHEAD
+    world.look()
+    assert world.free == GIB - OVERHEAD
+
+
+def test_what_pods_with_devices_claim_beyond_them_is_in_no_way_of_each_other(world: World) -> None:
+    for index, name in enumerate("ab"):
+        world.others[f"uid-{name}"] = OtherPod(int(2.5 * GIB), 0, f"default/{name}")
+        world.account.allocate([index])
+    world.account.hold_devices({0: "default/a", 1: "default/b"})
+    world.look()
+    assert world.free == 0
+    assert world.account.admit(claim("a", int(4.5 * GIB))).allowed
+    refused = world.account.admit(claim("b", int(4.5 * GIB)))
+    assert (refused.allowed, refused.free_bytes) == (False, GIB // 2 - OVERHEAD)

@@ -308,10 +308,12 @@ class Account:
 
         A pod that holds a device came in by the same door as the others that do: only VMs are in its way.
         """
-        budget, book = self._budgets.for_pod(claim.pod_uid), self.book
+        book = self.book
         known = book.admissions.get(claim.sandbox)
         pod = known.pod if known is not None and known.pod else claim.pod
-        return Room(budget, book.committed_to_sandboxes if book.stands_for(pod) else book.committed)
+        holds_device = book.stands_for(pod)
+        budget = self._budgets.for_pod(claim.pod_uid, holds_device=holds_device)
+        return Room(budget, book.committed_to_sandboxes if holds_device else book.committed)
 
     def _take(self, change: Change) -> None:
         """What is so, whether it can be written or not."""

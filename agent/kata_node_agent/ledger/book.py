@@ -176,6 +176,11 @@ class Book:
         """Whether a device of the pod stands for a sandbox of it that is still to come."""
         return bool(pod) and any(index in self._commitments for index in self._devices_of_pod.get(pod, ()))
 
+    def standing_for(self, pod: str) -> Mapping[str, int]:
+        """What devices of the pod stand for, by term."""
+        count = sum(index in self._commitments for index in self._devices_of_pod.get(pod, ()))
+        return {term: amount * count for term, amount in self._cost_of_one.by_term.items()}
+
     @property
     def committed_to_sandboxes(self) -> Mapping[str, int]:
         """Σ of what commitments take, by term, without the devices that stand for sandboxes to come."""
