@@ -201,3 +201,21 @@ def test_a_change_that_is_too_small_for_a_look_at_its_cost_calls_for_none(tree: 
     assert watcher.glance()
     watcher.sweep()
     assert not watcher.glance()
+
+
+def test_what_was_read_while_kata_wrote_it_is_read_again_though_it_has_the_same_time(tree: Tree) -> None:
+    """Kata empties the file, and fills it within the same tick of the clock."""
+    persist(tree, 1024)
+    place = tree.folder / f"run/vc/sbs/{ID}/persist.json"
+    whole = place.read_bytes()
+    place.write_bytes(b"")
+    os.utime(place, ns=(1, 1))
+    tree.process(501, qemu(ID, "512M,slots=10,maxmem=4G", *RAM))
+    tree.memory(501, base() + region(8192, 3584, perms="rw-p"))
+    watcher = tree.watcher()
+    (found,) = watcher.sweep()
+    assert found.size_certainty == "at_least"
+    place.write_bytes(whole)
+    os.utime(place, ns=(1, 1))
+    assert watcher.glance(processes=False)
+    assert [sizes(found) for found in watcher.resize()] == [(512, 1024, 3584, "requested")]

@@ -49,13 +49,14 @@ def read_persisted(root: HostRoot, sandbox_id: str) -> Persisted | None:
     return Persisted(virtio_mem, mib << 20)
 
 
-def stamp(root: HostRoot, sandbox_id: str) -> tuple[int, int] | None:
+def stamp(root: HostRoot, sandbox_id: str) -> tuple[int, int, int] | None:
     """Another value when it was written anew; ``None`` while there is none."""
+    # With its size, as half of it may be there at the same tick of the clock as all of it.
     try:
         status = os.stat(root.resolve(_path(sandbox_id)))
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _path(sandbox_id: str) -> str:

@@ -69,7 +69,7 @@ class Vm:
         self._first_total: int | None = None
         self._huge_devices: frozenset[int] = frozenset()
         self._persisted: Persisted | None = None
-        self._persisted_stamp: tuple[int, int] | None = None
+        self._persisted_stamp: tuple[int, int, int] | None = None
         # Of each process: its number, what was resident, and how many faults there had been.
         self._read = array("q")
         self._unread: tuple[int, ...] = ()
