@@ -1,4 +1,5 @@
-"""`python -m tests.daemon.pictures [DIR]`: makes the pictures of the page in docs/pictures, of a real agent in a real Chromium.
+"""`python -m tests.daemon.pictures [DIR]`: makes the pictures of the page and of commands in docs/pictures, of a real agent, in a
+real Chromium and on a terminal.
 
 Needs root, for a host name of its own: a picture of the documentation does not show the machine that it was made on.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from kata_node_agent.devkubelet.kubelet import DevKubelet
 from tests.daemon.recorded import RecordedNode
 from tests.daemon.support import COMMAND, Agent
+from tests.daemon.terminal import picture, printed
 from tests.publish.browser import chromium
 from tests.publish.test_metrics import free_address
 
@@ -24,6 +26,15 @@ PICTURES = {
     "page-dark": (1200, 1505, True),
     "page-phone": (390, 844, True),
 }
+# name -> what is typed. The check is that of a node which everybody has: recorded, with virtualization switched off.
+TERMINALS = {
+    "check": "kata-node-agent check --snapshot node.json --profile openshift",
+    "status": "kata-node-agent status",
+    "top": "kata-node-agent top --once",
+}
+_ELSEWHERE = Path(__file__).parents[1] / "data" / "snapshots" / "amd-firmware-off.json"
+# status has longer lines.
+_COLUMNS, _LINES = {"check": 84, "status": 112, "top": 84}, 60
 _NAMED = ("unshare", "--uts", "sh", "-c", 'hostname worker-3 && exec "$@"', "sh")
 
 
@@ -40,6 +51,7 @@ async def _make(folder: Path) -> None:
                     await kubelet.admit("default", f"web-{number}", {"main": 1})
                     await asyncio.to_thread(_wait_for_devices, node, number)
                 await asyncio.to_thread(_take, address, folder)
+                await asyncio.to_thread(_type, node, folder)
                 agent.end()
 
 
@@ -56,6 +68,22 @@ def _take(address: str, folder: Path) -> None:
             browser.window(width, height, dark=dark)
             browser.open(f"http://{address}/")
             (folder / f"{name}.png").write_bytes(browser.picture(height))
+
+
+def _type(node: RecordedNode, folder: Path) -> None:
+    """What is shown is what was printed, but for where the test's folders are in place of the real ones."""
+    environ = {name: value for name, value in node.environ.items() if name != "NO_COLOR"}
+    elsewhere = {
+        "check": ["--snapshot", str(_ELSEWHERE), "--profile", "openshift"],
+        "status": ["--run-dir", str(node.run_dir)],
+        "top": ["--once", "--config", str(node.config), "--host-root", str(node.root)],
+    }
+    for name, arguments in elsewhere.items():
+        said = printed([*COMMAND, name, *arguments], environ, _COLUMNS[name], _LINES)
+        said = said.replace(str(node.plugins), "/var/lib/kubelet/device-plugins")
+        said = said.replace(str(node.folder), "/var/run/nri")
+        drawn = picture(f"# {TERMINALS[name]}\n{said}", TERMINALS[name], _COLUMNS[name])
+        (folder / f"{name}.svg").write_text(drawn)
 
 
 if __name__ == "__main__":
