@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 
+from kata_node_agent.capacity.free import Commitment, Need
 from kata_node_agent.config.schema import Config
 from kata_node_agent.daemon.alive import NodeWatch
 from kata_node_agent.daemon.history import History
@@ -21,12 +22,13 @@ def node(tmp_path: Path) -> KataNode:
     return made
 
 
-def report_of(node: KataNode, config: Config, view: object = None) -> SandboxReport:
+def report_of(node: KataNode, config: Config, view: object = None, **more: Any) -> SandboxReport:
     watch = SimpleNamespace(sandboxes=node.watcher().sweep(), unbelieved=())
     report = SandboxReport(
         lambda: config,
         NodeWatch(lambda: config, History(), lambda: None),
         cast("Any", watch),
+        **more,
     )
     cast("Any", report)._node = SimpleNamespace(view=view)
     return report
@@ -66,3 +68,14 @@ def test_new_settings_of_kubelet_are_followed(node: KataNode) -> None:
     assert first is not None
     assert second is not None
     assert first - second == 2 * GIB
+
+
+def test_what_is_promised_to_a_vm_is_said_as_the_account_has_it(node: KataNode) -> None:
+    """It may be more than the VM is and becomes: what was admitted."""
+    config = Config(host_root=node.folder)
+    (alone,) = report_of(node, config).read()["sandboxes"]
+    promised = {alone["id"]: Commitment(Need(12 * GIB, GIB))}
+    (seen,) = report_of(node, config, commitment=promised.get).read()["sandboxes"]
+    assert (seen["commitment_bytes"], seen["vm_memory_bytes"]) == (13 * GIB, alone["vm_memory_bytes"])
+    (unknown,) = report_of(node, config, commitment={}.get).read()["sandboxes"]
+    assert unknown == alone

@@ -102,7 +102,7 @@ class Agent:
         self._kubelet_state = ""
         self._why_unserved = ""
         self._running = False
-        self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account.sandboxes)
+        self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account)
         overhead = OverheadHistory(lambda: self.config, self._sandboxes)
         self._recorder = Recorder(lambda: self.config, self._node, overhead)
         calls = (self._report.message, self._account, self._sandboxes)
