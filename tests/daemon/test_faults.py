@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 import textwrap
 import time
@@ -186,17 +187,29 @@ def test_it_serves_again_when_its_run_directory_is_removed(short_dir: Path) -> N
         assert node.status()["verdict"]
 
 
+def test_a_port_for_health_that_is_taken_is_a_problem_and_no_end_of_the_agent(short_dir: Path) -> None:
+    node = Node(short_dir)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        node.config.write_text(f'[health]\ntcp_address = "{address}"\n')
+        with node.agent() as agent:
+            agent.wait_for("serving socket")
+            (problem,) = [each for each in node.status()["problems"] if each["reason"] == "SocketUnusable"]
+            assert problem["message"].startswith(f"health: {address}: cannot listen")
+            agent.end()
+
+
 def test_it_serves_again_when_what_is_in_the_way_of_its_socket_is_gone(short_dir: Path) -> None:
     node = Node(short_dir)
-    socket = node.run_dir / "agent.sock"
+    ours = node.run_dir / "agent.sock"
     with node.agent() as agent:
         agent.wait_for("serving socket")
-        socket.unlink()
-        socket.mkdir()
+        ours.unlink()
+        ours.mkdir()
         agent.wait_for("a directory is in the way", timeout=30)
-        socket.rmdir()
+        ours.rmdir()
         deadline = time.monotonic() + 30
-        while not socket.exists():
+        while not ours.exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert node.status()["verdict"]

@@ -99,12 +99,14 @@ class ApiServer:
         self._health = HealthService(serving)
         self._servers: list[grpc.aio.Server] = []
         self._identity: FileIdentity | None = None
+        self._tcp_wanted = ""
+        self.problem: AgentError | None = None
 
     async def start(self, tcp_address: str = "") -> None:
-        """Listens on the Unix socket and, if given, on TCP.
+        """Listens on the Unix socket and, if given, on TCP: what keeps us from that is `problem`, and `look` tries again.
 
         Raises:
-            SocketError, BusyError: one of them cannot be had.
+            SocketError, BusyError: the Unix socket cannot be had.
         """
         make_room(self.path)
         self._health = HealthService(self._serving)
@@ -130,15 +132,27 @@ class ApiServer:
         give_to_group(self.path.parent)
         give_to_group(self.path, 0o660)
         self._identity = identity_of(self.path)
-        if tcp_address:
-            tcp = self._new_server()
-            hint = "choose a free port in health.tcp_address"
-            _listen(
-                tcp,
-                tcp_address,
-                SocketError(f"{tcp_address}: cannot listen; the port may be taken", hint=hint),
-            )
-            await tcp.start()
+        self._tcp_wanted = tcp_address
+        await self.look()
+
+    async def look(self) -> None:
+        """Listens on TCP where that is wanted and has not been possible yet."""
+        if not (address := self._tcp_wanted):
+            return
+        hint = (
+            "choose a free port in health.tcp_address; under systemd the drop-in listeners.conf permits TCP"
+        )
+        why = SocketError(f"{address}: cannot listen; the port may be taken", hint=hint)
+        server = self._new_server()
+        try:
+            _listen(server, address, why)
+        except SocketError as error:
+            self.problem = error
+            self._servers.remove(server)
+            await server.stop(None)
+            return
+        self._tcp_wanted, self.problem = "", None
+        await server.start()
 
     def _new_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
@@ -155,7 +169,7 @@ class ApiServer:
 
     async def stop(self) -> None:
         """Stops listening; the library removes the socket."""
-        self._identity = None
+        self._identity, self.problem, self._tcp_wanted = None, None, ""
         self._health.close()
         for server in self._servers:
             await server.stop(_STOP_GRACE_SECONDS)

@@ -261,6 +261,7 @@ class Agent:
                 pulse.beat()
             if not self._api.in_place:
                 await self._serve_again()
+            await self._api.look()
             await wait_for_hint(self._probe_now, _PROBE_INTERVAL_SECONDS)
 
     async def _serve_again(self) -> None:
@@ -302,6 +303,7 @@ class Agent:
         }
 
     def _problems(self) -> list[Problem]:
+        health = self._api.problem
         others = (
             self._pulses.problem,
             self._reload_problem,
@@ -311,6 +313,7 @@ class Agent:
             self._nri.problem,
             *self._account.problems(),
             *self._web.problems,
+            Problem(health.reason, f"health: {health.message}", health.hint) if health is not None else None,
         )
         return all_problems(self._node.view, self._registrar, others)
 
