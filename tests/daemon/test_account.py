@@ -148,3 +148,17 @@ def test_a_device_that_was_allocated_counts_before_kubelet_says_so_again_after_a
                 assert status["committed_bytes"] == 64 * MIB
 
     asyncio.run(main())
+
+
+def test_a_ledger_that_was_set_aside_is_a_problem_but_for_that_of_another_boot(short_dir: Path) -> None:
+    node = Node(short_dir)
+    node.run_dir.mkdir(mode=0o750)
+    (node.run_dir / "ledger.db").write_bytes(b"garbage" * 99)
+    with node.agent() as agent:
+        agent.wait_for("serving ")
+        (found,) = [each for each in node.status()["problems"] if each["reason"] == "LedgerSetAside"]
+        assert "`drain` and `mode` of before are forgotten" in found["message"]
+        agent.end()
+    with node.agent() as agent:
+        agent.wait_for("serving ", times=2)
+        assert "LedgerSetAside" not in {each["reason"] for each in node.status()["problems"]}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.capacity.free import Backing, Room
 from kata_node_agent.daemon.node import Problem
+from kata_node_agent.ledger.recover import OF_ANOTHER_BOOT
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ def _ledger(account: Account) -> Iterator[Problem]:
     if account.problem is not None:
         text = f"the ledger cannot be written, and no VM is admitted: {account.problem.message}"
         yield Problem(account.problem.reason, text, account.problem.hint)
+    if account.set_aside and account.set_aside != OF_ANOTHER_BOOT:
+        text = (
+            f"the ledger that was there at the start was set aside ({account.set_aside}): what runs is counted as it is "
+            "seen, and `drain` and `mode` of before are forgotten"
+        )
+        remedy = "see who wrote to it; set drain and mode again where they were set; the agent's next start ends this"
+        yield Problem("LedgerSetAside", text, remedy)
 
 
 def _pressure(why: str) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ ORDER = (
     "PodFixedTooLow",
     "KubeletConfigurationInvalid",
     "NriNotConnected",
+    "LedgerSetAside",
     "SandboxesNotFollowed",
     "PlacesTakenWithoutDevice",
     # The next start will fail, or be another one.

@@ -77,10 +77,40 @@ def put(connection: sqlite3.Connection, texts: Mapping[str, str | None]) -> None
             connection.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", row)
 
 
-def identity(path: str) -> tuple[int, int] | None:
-    """What tells a file from others at the same path; ``None`` where there is none."""
+class Left:
+    """The file and its journal as our own last write left them, to tell what others do to them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._journal_path = os.fspath(path), f"{path}-journal"
+        self._file: _Seen | None = None
+        self._journal: _Seen | None = None
+
+    def take(self) -> None:
+        """We have written."""
+        self._file, self._journal = _look(self._path), _look(self._journal_path)
+
+    @property
+    def is_our_file(self) -> bool:
+        """Whether the file at the path is the one that we wrote to, whatever is in it."""
+        now = _look(self._path)
+        return now is not None and self._file is not None and now[:2] == self._file[:2]
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has replaced file or journal since, nor written to the file."""
+        if _look(self._path) != self._file:
+            return False
+        journal = _look(self._journal_path)
+        return (journal and journal[:2]) == (self._journal and self._journal[:2])
+
+
+# Device and inode, which tell a file from others at its path; size and time, which tell a write, whoever wrote.
+_Seen = tuple[int, int, int, int]
+
+
+def _look(path: str) -> _Seen | None:
     try:
         status = os.lstat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

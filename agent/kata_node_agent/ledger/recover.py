@@ -35,6 +35,10 @@ _MAX_ENTRIES = 100_000
 Body = dict[str, Any]
 
 
+# No fault: a ledger is valid for one boot.
+OF_ANOTHER_BOOT = "of another boot"
+
+
 class SetAsideError(Exception):
     """The file is not to be used; the message says why."""
 
@@ -70,7 +74,7 @@ def read_entries(connection: sqlite3.Connection, path: Path, boot_id: str) -> di
     if connection.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
         raise SetAsideError("damaged")
     if connection.execute("SELECT id FROM boot").fetchall() != [(boot_id,)]:
-        raise SetAsideError("of another boot")
+        raise SetAsideError(OF_ANOTHER_BOOT)
     rows = connection.execute("SELECT key, body, crc FROM entry LIMIT ?", (_MAX_ENTRIES + 1,)).fetchall()
     if len(rows) > _MAX_ENTRIES:
         raise SetAsideError("too many entries")

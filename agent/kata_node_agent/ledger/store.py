@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.errors import LedgerError, describe_os_error
-from kata_node_agent.ledger.database import connect, identity, lock, make, put
+from kata_node_agent.ledger.database import Left, connect, lock, make, put
 from kata_node_agent.ledger.recover import (
     Body,
     SetAsideError,
@@ -74,7 +74,7 @@ class Store:
         self._boot_id = boot_id
         self._connection: sqlite3.Connection | None = None
         self._was_open = False
-        self._identities: tuple[object, ...] = ()
+        self._left = Left(path)
         # What the file holds, so that a file that others removed can be written anew.
         self._mirror: dict[str, str] = {}
         self._next_note = 1
@@ -132,6 +132,7 @@ class Store:
         try:
             self._be_in_place()
             self._transact(texts, lines)
+            self._left.take()
         except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             self._after(error)
             raise self._error(error) from error
@@ -178,9 +179,13 @@ class Store:
         if self._connection is None:
             return [f"{self.path}: not open"]
         found = []
-        if self._seen() != self._identities:
-            found.append(f"{self.path}: another file than the one that we write to")
+        if not self._left.is_untouched:
+            found.append(
+                f"{self.path}: another file than the one that we write to, or others have written to it"
+            )
         try:
+            # What is in the file, and not what we remember of it.
+            self._connection.execute("PRAGMA shrink_memory")
             checked = [text for (text,) in self._connection.execute("PRAGMA integrity_check")]
             found += [f"{self.path}: {printable(text)}" for text in checked if text != "ok"]
             rows = self._connection.execute("SELECT key, body, crc FROM entry").fetchall()
@@ -229,7 +234,7 @@ class Store:
             # What is promised is known all the same, and counts.
             problem = self._error(error)
             self.close()
-        self._identities = self._seen()
+        self._left.take()
         self._was_open = True
         return Opened(entries or {}, set_aside, problem)
 
@@ -237,11 +242,11 @@ class Store:
         assert self._connection is not None  # noqa: S101 - the callers made it
         make(self._connection, self._boot_id, self._mirror)
         self._next_note = 1
-        self._identities = self._seen()
+        self._left.take()
 
     def _be_in_place(self) -> None:
         """The open file is the one at our path, with all that it should hold."""
-        if self._connection is not None and self._seen() == self._identities:
+        if self._connection is not None and self._left.is_untouched:
             return
         self.close()
         if not self._was_open:
@@ -254,14 +259,14 @@ class Store:
         """Opens our own file again where it is whole: its journal may be gone, or it could not be written before."""
         import sqlite3
 
-        if self._identities[:1] != (identity(os.fspath(self.path)),):
+        if not self._left.is_our_file:
             return False
         try:
             self._connection = connect(self.path)
             held = read_entries(self._connection, self.path, self._boot_id)
             if held is not None and {key: text_of(body) for key, body in held.items()} == self._mirror:
                 lock(self._connection, self._boot_id)
-                self._identities = self._seen()
+                self._left.take()
                 return True
         except (SetAsideError, UnicodeDecodeError):
             pass
@@ -320,10 +325,6 @@ class Store:
                 return
         if not is_about_access(error):
             self.close()
-
-    def _seen(self) -> tuple[object, ...]:
-        """What tells our file and its journal from others at the same paths."""
-        return identity(os.fspath(self.path)), identity(f"{self.path}-journal")
 
     def _error(self, error: Exception) -> LedgerError:
         what = describe_os_error(error) if isinstance(error, OSError) else str(error)
