@@ -115,6 +115,20 @@ def test_without_kubelets_record_the_runtimes_own_gives_the_limits(kept: Kept) -
     assert kept.vm_bytes(sandbox) == 8 * GIB
 
 
+def test_a_record_of_kubelets_that_is_not_understood_takes_nothing_from_what_a_vm_is_promised(
+    kept: Kept,
+) -> None:
+    """The pod was resized in place: only kubelet's record says what its VM becomes."""
+    sandbox = kept.node.sandbox(limit_mib=1024)
+    place = kept.node.folder / "var/lib/kubelet/allocated_pods_state"
+    place.write_text(place.read_text().replace("1024Mi", "6144Mi"))
+    kept.look()
+    assert kept.vm_bytes(sandbox) == 8 * GIB
+    place.write_text("{")
+    kept.look()
+    assert kept.vm_bytes(sandbox) == 8 * GIB
+
+
 def test_a_new_vm_is_not_waited_for_until_the_next_look_at_memory(kept: Kept) -> None:
     kept.node.sandbox(plugged_mib=0)
     kept.sweep()

@@ -123,9 +123,13 @@ class Forecaster:
 
     def _read_allocations(self, kubelet_root: str) -> None:
         found = signature(self._root, kubelet_root)
-        if found is None or found != self._signature:
-            self._allocations = read_allocations(self._root, kubelet_root) or {}
-            self._signature = found
+        if found == self._signature:
+            return
+        read = read_allocations(self._root, kubelet_root)
+        # One that is there and not understood takes nothing from what is promised to a VM.
+        if read is not None or found is None:
+            self._allocations = read or {}
+        self._signature = found
 
 
 def _final_bytes(
