@@ -1,4 +1,4 @@
-"""Unix sockets as files: whether a path fits, who is behind it, whether it is still the one that we saw."""
+"""Unix sockets as files: whether a path fits, who is behind it, whether it is still the one that we saw. May there be TCP?"""
 
 from __future__ import annotations
 
@@ -47,6 +47,25 @@ def identity_of(path: Path) -> FileIdentity | None:
         if stat.S_ISSOCK(status.st_mode)
         else None
     )
+
+
+def check_tcp_permitted(address: str) -> None:
+    """Refuses to listen where the service may have no TCP socket at all, which no other address would change.
+
+    Args:
+        address: that was to be listened on.
+
+    Raises:
+        SocketError: such sockets are refused: systemd's RestrictAddressFamilies=.
+    """
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            raise SocketError(
+                f"{address}: cannot listen: the service's sandbox permits no network",
+                hint="add the drop-in systemd/examples/listeners.conf to the unit, which says how",
+            ) from error
 
 
 def check_socket_path(path: Path, *, room_bytes: int = 0) -> None:

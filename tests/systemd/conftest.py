@@ -170,16 +170,13 @@ def wheel(folder: Path) -> Path:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """One for all tests; each begins with a unit that was never started."""
     folder = tmp_path_factory.mktemp("machine")
+    binds = {"/mnt/systemd": REPOSITORY / "systemd"}
     if rpm := os.environ.get("PACKAGE_RPM"):
-        binds = {"/mnt/rpm": Path(rpm).resolve()}
+        binds["/mnt/rpm"] = Path(rpm).resolve()
         script = INSTALL_RPM
     else:
         (folder / "command").write_text(COMMAND)
-        binds = {
-            "/mnt/systemd": REPOSITORY / "systemd",
-            "/mnt/program": wheel(folder),
-            "/mnt/command": folder / "command",
-        }
+        binds |= {"/mnt/program": wheel(folder), "/mnt/command": folder / "command"}
         script = INSTALL_WHEEL
     with Machine("kata-node", binds, folder / "console") as machine:
         machine.run(script)

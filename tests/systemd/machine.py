@@ -131,6 +131,8 @@ class Machine:
                 "--console=pipe",
             ),
             "--bind=/dev/kvm",
+            # Which a real machine's units can be given, and nspawn withholds.
+            "--capability=CAP_SYS_RAWIO",
             *[f"--bind-ro={here}:{there}" for there, here in self._binds.items()],
         ]
         # In a control group of its own, as it makes others beside itself. $0… are words, never read as a script.

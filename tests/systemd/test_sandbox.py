@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.systemd.conftest import KUBELET, REPOSITORY, SERVICE, Unit, admit, admitted, start
+from tests.systemd.conftest import KUBELET, PYTHON, REPOSITORY, SERVICE, Unit, admit, admitted, start
 from tests.systemd.machine import until
 
 pytestmark = pytest.mark.systemd
@@ -77,10 +77,14 @@ def checks(document: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [(check["id"], check["status"], check["reason"]) for check in document["checks"]]
 
 
+CHECK = "kata-node-agent check --format json --profile openshift"
+# Of capabilities(7).
+SYS_RAWIO, SYS_PTRACE = 17, 19
+
+
 def test_it_hides_nothing_from_the_checks(unit: Unit) -> None:
-    command = "kata-node-agent check --format json --profile openshift"
-    outside = json.loads(unit.run(command, check=False).stdout)
-    assert checks(seen(unit, command)) == checks(outside)
+    outside = json.loads(unit.run(CHECK, check=False).stdout)
+    assert checks(seen(unit, CHECK)) == checks(outside)
     assert {"kvm.run-guest", "module.kvm", "shm.ceiling"} <= {row[0] for row in checks(outside)}
 
 
@@ -238,3 +242,62 @@ def test_its_own_folder_may_be_removed(unit: Unit) -> None:
     until(lambda: unit.show("NRestarts") == "1", "it was started anew")
     until(lambda: unit.show("ActiveState") == "active", "it serves again")
     assert unit.status()["slots"]["healthy"] > 0
+
+
+# What Prometheus and kubelet ask.
+LISTENERS = {
+    "metrics": (
+        "127.0.0.1:9442",
+        """
+import urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:9442/metrics", timeout=5).read().count(b"kata_node_agent_slots{"))
+""",
+        "3",
+    ),
+    "health": (
+        "127.0.0.1:9440",
+        """
+import grpc
+check = grpc.insecure_channel("127.0.0.1:9440").unary_unary("/grpc.health.v1.Health/Check")
+print(check(b"", timeout=5, wait_for_ready=True).hex())
+""",
+        "0801",  # SERVING
+    ),
+}
+
+
+@pytest.mark.parametrize("section", list(LISTENERS))
+def test_a_listener_needs_its_drop_in_and_the_agent_says_so(unit: Unit, section: str) -> None:
+    address, program, expected = LISTENERS[section]
+    unit.configure(f'[{section}]\ntcp_address = "{address}"\n')
+    start(unit)
+
+    def problem() -> dict[str, str]:
+        found = [each for each in unit.status()["problems"] if address in each["message"]]
+        return found[0] if found else {}
+
+    until(problem, "it says that it cannot listen")
+    assert "sandbox permits no network" in problem()["message"]
+    assert "listeners.conf" in problem()["remedy"]
+    unit.run(f"systemctl stop {SERVICE}")
+
+    unit.drop_in(example("listeners.conf"))
+    start(unit)
+    unit.machine.write("/run/ask.py", program)
+    until(lambda: unit.run(f"{PYTHON} /run/ask.py", check=False).stdout.strip() == expected, "it answers")
+    assert not problem()
+
+
+def test_the_drop_in_for_the_register_breaks_nothing_where_there_is_none(unit: Unit) -> None:
+    """A virtual machine without nested virtualization has no such register, and /dev/cpu/N/msr needs a module: tried on neither."""
+    plain = checks(seen(unit, CHECK))
+    assert checks(seen(unit, CHECK, example("msr.conf"))) == plain
+    unit.drop_in(example("msr.conf"))
+    start(unit)
+    assert unit.status()["verdict"] == "eligible"
+    mask = unit.run(f"grep CapEff /proc/{unit.pid}/status").stdout.split()[1]
+    assert int(mask, 16) == 1 << SYS_PTRACE | 1 << SYS_RAWIO
+
+
+def example(name: str) -> str:
+    return (REPOSITORY / "systemd" / "examples" / name).read_text()

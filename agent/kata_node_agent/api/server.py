@@ -13,7 +13,14 @@ from kata_node_agent.api.health import HealthService
 from kata_node_agent.api.sandboxes import SandboxCalls
 from kata_node_agent.errors import AgentError, SocketError
 from kata_node_agent.pb import agent_pb2, agent_pb2_grpc
-from kata_node_agent.sockets import FileIdentity, give_to_group, identity_of, make_room, unix_target
+from kata_node_agent.sockets import (
+    FileIdentity,
+    check_tcp_permitted,
+    give_to_group,
+    identity_of,
+    make_room,
+    unix_target,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -139,12 +146,11 @@ class ApiServer:
         """Listens on TCP where that is wanted and has not been possible yet."""
         if not (address := self._tcp_wanted):
             return
-        hint = (
-            "choose a free port in health.tcp_address; under systemd the drop-in listeners.conf permits TCP"
-        )
+        hint = "choose a free port in health.tcp_address"
         why = SocketError(f"{address}: cannot listen; the port may be taken", hint=hint)
         server = self._new_server()
         try:
+            check_tcp_permitted(address)
             _listen(server, address, why)
         except SocketError as error:
             self.problem = error

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kata_node_agent.errors import SocketError, describe_os_error
-from kata_node_agent.sockets import give_to_group, make_room
+from kata_node_agent.sockets import check_tcp_permitted, give_to_group, make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,6 +165,7 @@ def listen_on_tcp(address: str, *, hint: str) -> socket.socket:
     Raises:
         SocketError: it cannot listen there.
     """
+    check_tcp_permitted(address)
     host, _, port = address.rpartition(":")
     try:
         family, *_, where = socket.getaddrinfo(
