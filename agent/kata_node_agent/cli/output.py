@@ -12,7 +12,7 @@ import click
 from kata_node_agent.errors import HostError, describe_os_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def write_output(name: str, text: str) -> None:
@@ -64,12 +64,20 @@ def print_again_and_again(make: Callable[[], str], *, seconds: float, redraw: bo
         while True:
             text = make()
             if redraw and sys.stdout.isatty():
-                # Drawn over the one before: cleared first, a screen that is filled anew flickers.
-                text = "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
+                text = drawn_over(text.split("\n"))
             print_text(text)
             time.sleep(seconds)
     except KeyboardInterrupt:
         return
+
+
+def drawn_over(lines: Sequence[str]) -> str:
+    """The lines for a terminal that shows another one: line over line, as a screen that is cleared first flickers.
+
+    What a line leaves of the one before is erased first: behind a line that is as wide as the terminal the cursor is still on
+    its last column, and erasing from there on would take that.
+    """
+    return "\x1b[H" + "".join(f"\x1b[K{line}\r\n" for line in lines[:-1]) + "\x1b[J" + "".join(lines[-1:])
 
 
 def _unwritable(name: str, error: OSError | ValueError) -> HostError:

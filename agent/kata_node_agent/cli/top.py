@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kata_node_agent.cli import options
-from kata_node_agent.cli.output import print_text
+from kata_node_agent.cli.output import drawn_over, print_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,8 +91,7 @@ def _show(observer: SandboxObserver, order: str, limit: int | None, interval: fl
         # The output's own size: a pipe may feed the input.
         columns, rows = shutil.get_terminal_size((_WIDTH, _HEIGHT))
         lines = _lines(observer, order, limit, columns, rows, live=sys.stdin.isatty())
-        # Drawn over the one before: cleared first, a screen that is filled anew flickers.
-        print_text("\x1b[H" + "\x1b[K\r\n".join(lines[:rows]) + "\x1b[J")
+        print_text(drawn_over(lines[:rows]))
         key = _key(interval)
         if key in {"q", "Q", "\x03", "\x04"}:
             return

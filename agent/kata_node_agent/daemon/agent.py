@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 # Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
 PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 7.0
-_PROBLEMS_EVERY_SECONDS = 15.0
 
 
 class Agent:
@@ -318,10 +317,7 @@ class Agent:
         return all_problems(self._node.view, self._registrar, others)
 
     async def _tell_problems(self) -> None:
-        told = ProblemLog()
-        while True:
-            told.see(self._problems(), time.monotonic())
-            await asyncio.sleep(_PROBLEMS_EVERY_SECONDS)
+        await ProblemLog().follow(self._problems)
 
     def status(self) -> agent_pb2.Status:
         """What `kata-node-agent status` shows."""

@@ -5,18 +5,21 @@ Most are said where they arise, with what led to them. Here is the rest, and the
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from kata_node_agent.daemon.harm import ORDER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from kata_node_agent.daemon.node import Problem
 
 log = logging.getLogger(__name__)
 
+_EVERY_SECONDS = 15.0
 # So long a problem has to be away: one that comes and goes is one problem.
 OVER_AFTER_SECONDS = 60.0
 # Begin and end are said where they arise. Checks are, too: with the verdict.
@@ -57,6 +60,12 @@ class ProblemLog:
 
     def __init__(self) -> None:
         self._seen: dict[str, float] = {}
+
+    async def follow(self, problems: Callable[[], Collection[Problem]]) -> None:
+        """Looks at what is wrong again and again, until cancelled."""
+        while True:
+            self.see(problems(), time.monotonic())
+            await asyncio.sleep(_EVERY_SECONDS)
 
     def see(self, problems: Collection[Problem], now: float) -> None:
         """What is wrong now.
