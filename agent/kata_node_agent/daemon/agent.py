@@ -32,6 +32,7 @@ from kata_node_agent.daemon.recorder import Recorder
 from kata_node_agent.daemon.report import NodeReport
 from kata_node_agent.daemon.sandbox_report import sandbox_report
 from kata_node_agent.daemon.scrape import http_routes
+from kata_node_agent.daemon.serving import serving
 from kata_node_agent.daemon.slots import Slots
 from kata_node_agent.daemon.status import all_problems, build_status, status_line
 from kata_node_agent.daemon.waiting import wait_for_hint
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Our own endpoint must have answered within this time for `device-plugin` to be healthy; it is asked more often.
-PROBE_VALID_SECONDS = 10.0
 _PROBE_INTERVAL_SECONDS = 7.0
 
 
@@ -284,22 +283,7 @@ class Agent:
 
     def serving(self) -> Mapping[str, bool]:
         """Each health service, and whether it serves at this moment."""
-        now = time.monotonic()
-        fresh = self._node.fresh
-        answered = now - self._registrar.answered_at < PROBE_VALID_SECONDS
-        view = self._node.view
-        return {
-            # An agent that waits for kubelet is well; one whose own endpoint does not answer is not.
-            "": fresh
-            and self._pulses.all_beat
-            and (answered or self._registrar.endpoint is None or not self._registrar.endpoint.settled),
-            "eligibility": fresh and view is not None and view.verdict.verdict == "eligible",
-            "device-plugin": answered and self._registrar.stream_open,
-            "accounting": fresh
-            and self._account.account.room.known
-            and self._account.account.problem is None,
-            "nri": self._nri.serving,
-        }
+        return serving(self._node, self._pulses, self._registrar, self._account, self._nri)
 
     def _problems(self) -> list[Problem]:
         health = self._api.problem
