@@ -46,6 +46,11 @@ class Observed:
     p99: int
     max: int
 
+    @property
+    def seconds(self) -> float:
+        """How long was looked at least: when in its ten minutes the first look was is not kept."""
+        return max(0.0, self.last_unix_seconds - self.first_unix_seconds - WINDOW_SECONDS)
+
 
 class Series:
     """The one writer of a history."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kata_node_agent.advice.pod_overhead import HandlerUse, advise_overhead
 from kata_node_agent.quantity import parse_bytes
-from kata_node_agent.series import Observed
+from kata_node_agent.series import WINDOW_SECONDS, Observed
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -15,7 +15,7 @@ DAY = 24 * 3600.0
 
 
 def observed(p99: int, days: float = 7.0, name: str = "x") -> Observed:
-    return Observed(name, 100, 0.0, days * DAY, p99 // 2, p99 * 9 // 10, p99, p99 * 2)
+    return Observed(name, 100, 0.0, days * DAY + WINDOW_SECONDS, p99 // 2, p99 * 9 // 10, p99, p99 * 2)
 
 
 OPENSHIFT = HandlerUse(
@@ -47,10 +47,26 @@ def test_what_was_measured_counts_instead_of_what_is_assumed() -> None:
     found = advise_overhead(use)
     assert found.need_bytes == 2368 * MIB
     assert found.need_millicores == 150
-    assert "in 7 days the host's processes of a sandbox used p50 100Mi, p99 200Mi, at most 400Mi" in found.why
+    assert (
+        "in 7 days the host's processes of a sandbox used p50 100Mi, p95 180Mi, p99 200Mi, at most 400Mi"
+        in found.why
+    )
     assert "VMs had up to 2.1Gi beyond their containers' limits" in found.why
     assert "look again" not in found.why
     assert "look again after a day" in advise_overhead(replace(use, host_overhead=observed(1, 0.1))).why
+
+
+def test_little_history_counts_where_it_shows_more_than_is_assumed_and_nowhere_else() -> None:
+    def little(amount: int) -> Observed:
+        return Observed("x", 1, 0.0, float(WINDOW_SECONDS), amount, amount, amount, amount)
+
+    low = advise_overhead(replace(OPENSHIFT, host_overhead=little(MIB), host_millicores=little(10)))
+    assert (low.need_bytes, low.need_millicores) == (2128 * MIB, None)
+    assert "60Mi is assumed: 10 minutes of history at most, and a figure needs 6 hours" in low.why
+    assert "p99" not in low.why
+    high = advise_overhead(replace(OPENSHIFT, host_overhead=little(200 * MIB)))
+    assert high.need_bytes == 2272 * MIB
+    assert "200Mi counts, which is more than is assumed" in high.why
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
+import pytest
 import yaml
 
 from kata_node_agent.advice.reserved import Reservation, advise
-from kata_node_agent.series import Observed
+from kata_node_agent.series import WINDOW_SECONDS, Observed
 
 GIB, MIB = 1 << 30, 1 << 20
 DAY = 86400.0
@@ -11,8 +12,9 @@ def reservation(reserved: int, *, kube: int = 0, openshift: bool = False) -> Res
     return Reservation(64 * GIB, 8, reserved, kube, "/etc/kubernetes/kubelet.conf", openshift)
 
 
-def observed(highest: int, days: float = 10) -> Observed:
-    return Observed("outside_pods", 100, 1e9, 1e9 + days * DAY, highest // 2, highest // 2, highest, highest)
+def observed(highest: int, days: float = 10, records: int = 100) -> Observed:
+    end = 1e9 + days * DAY + WINDOW_SECONDS
+    return Observed("outside_pods", records, 1e9, end, highest // 2, highest // 2, highest, highest)
 
 
 def test_a_reservation_that_did_not_suffice_is_to_be_raised_with_the_lines_to_write() -> None:
@@ -44,6 +46,25 @@ def test_a_wasteful_reservation_may_be_lowered_but_only_after_a_week() -> None:
 def test_a_short_history_says_so() -> None:
     (advice,) = advise(reservation(GIB), observed(3 * GIB, days=0.5))
     assert "12 hours is little: look again after a day" in advice.why
+
+
+@pytest.mark.parametrize("reserved", [0, GIB, 8 * GIB])
+def test_a_minute_of_history_is_no_ground_for_a_figure(reserved: int) -> None:
+    (advice,) = advise(reservation(reserved), observed(3 * GIB, days=0, records=1))
+    assert (advice.reason, advice.setting) == ("HistoryTooShort", "")
+    assert (
+        "10 minutes of history at most, and a figure needs 6 hours: look again in 5 hours" in advice.message
+    )
+    assert "in less than 10 minutes the use outside of pods was at most 3Gi" in advice.why
+    assert "p9" not in advice.why
+
+
+def test_an_agent_that_was_mostly_off_has_seen_as_little() -> None:
+    assert advise(reservation(GIB), observed(3 * GIB, days=10, records=35))[0].reason == "HistoryTooShort"
+    (advice,) = advise(reservation(GIB), observed(3 * GIB, days=10, records=36))
+    assert advice.reason == "ReserveMore"
+    assert "p95" in advice.why
+    assert "p99" not in advice.why
 
 
 def test_nothing_reserved_and_no_history_is_advised_by_the_formula() -> None:

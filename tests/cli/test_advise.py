@@ -53,7 +53,8 @@ def test_what_the_agent_wrote_down_is_used(
     name = history_name("kata")
     assert name is not None
     series = Series(tmp_path / name, FIGURES)
-    series.add(time.time() - 3600, {"host_overhead": 200 * MIB, "host_millicores": 130})
+    for window in range(100):
+        series.add(time.time() - 600 * window, {"host_overhead": 200 * MIB, "host_millicores": 130})
     monkeypatch.setattr("kata_node_agent.host.facts.is_live", lambda _: True)
     text = " ".join(run(node, "--state-dir", str(tmp_path)).split())
     assert "p99 200Mi" in text

@@ -195,5 +195,8 @@ def test_agrees_with_this_machines_meminfo_and_uses_its_history(tmp_path: Path) 
     assert report["capacity"]["cpu_millicores"] == 1000 * len(os.sched_getaffinity(0))
     status = os.statvfs("/var/lib")
     assert report["capacity"]["ephemeral_storage_bytes"] == status.f_blocks * status.f_frsize
-    (advice,) = [a for a in report["advice"] if a["reason"] == "ReserveMore"]
+    (advice,) = [a for a in report["advice"] if a["reason"] == "HistoryTooShort"]
     assert "at most 5Gi" in advice["why"]
+    assert advice["setting"] == ""
+    text = as_text(report, bars=False)
+    assert "outside_pods             max 5Gi  since" in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_node_agent.advice.reserved import duration
+from kata_node_agent.advice.span import MIN_RECORDS, duration, percentiles, until_enough
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import format_bytes
 
@@ -89,7 +89,10 @@ class OverheadAdvice:
 
 def advise_overhead(use: HandlerUse) -> OverheadAdvice:
     """What podFixed of one handler should be, and what its present value costs."""
-    beside = use.host_overhead.p99 if use.host_overhead is not None else use.default_overhead_bytes
+    beside = use.default_overhead_bytes
+    if use.host_overhead is not None:
+        # Little history can show that what is assumed is too low, not that it is too high.
+        beside = use.host_overhead.p99 if _enough(use.host_overhead) else max(beside, use.host_overhead.max)
     beyond = use.beyond_bytes if use.runs_here else 0
     if use.runs_here and use.beyond is not None:
         # Blocks are rounded up, and what an init container was given stays.
@@ -97,7 +100,7 @@ def advise_overhead(use: HandlerUse) -> OverheadAdvice:
     covered = beyond + beside
     need = _up(beyond + int(beside * _HEADROOM), _STEP_BYTES)
     millicores = None
-    if use.host_millicores is not None:
+    if use.host_millicores is not None and _enough(use.host_millicores):
         millicores = _up(max(1, int(use.host_millicores.p99 * _HEADROOM)), _STEP_MILLICORES)
     current = use.pod_fixed_bytes
     uncounted = sum(max(0, covered - each) for each in use.running)
@@ -166,23 +169,30 @@ def _seen(use: HandlerUse, beyond: int, beside: int) -> str:
     if not use.runs_here:
         vm = "its VMs are not on this node"
     elif beyond > use.beyond_bytes:
-        vm = f"VMs had up to {format_bytes(beyond)} beyond their containers' limits (p99; {use.beyond_setting} alone "
+        rank = "p99; " if use.beyond is not None and _enough(use.beyond) else ""
+        vm = f"VMs had up to {format_bytes(beyond)} beyond their containers' limits ({rank}{use.beyond_setting} alone "
         vm += f"is {format_bytes(use.beyond_bytes)})"
     else:
         vm = f"a VM has {format_bytes(beyond)} beyond its containers' limits ({use.beyond_setting})"
     seen = use.host_overhead
     if seen is None:
         return f"{vm}; {format_bytes(beside)} for the host's processes is assumed: no sandbox of it was measured yet"
-    seconds = seen.last_unix_seconds - seen.first_unix_seconds
-    text = (
-        f"{vm}; in {duration(seconds)} the host's processes of a sandbox used p50 {format_bytes(seen.p50)}, p99 "
-        f"{format_bytes(seen.p99)}, at most {format_bytes(seen.max)}"
-    )
-    if use.host_millicores is not None:
+    seconds = seen.seconds
+    text = f"{vm}; in {duration(seconds)} the host's processes of a sandbox used {percentiles(seen)}"
+    if use.host_millicores is not None and _enough(use.host_millicores):
         text += f", and p99 {use.host_millicores.p99}m of CPU"
+    if not _enough(seen):
+        assumed = (
+            "is assumed" if beside == use.default_overhead_bytes else "counts, which is more than is assumed"
+        )
+        return f"{text}; {format_bytes(beside)} {assumed}: {until_enough(seen)}"
     if seconds < _ENOUGH_SECONDS:
         text += f"; {duration(seconds)} is little: look again after a day"
     return text
+
+
+def _enough(seen: Observed) -> bool:
+    return seen.records >= MIN_RECORDS
 
 
 def _up(amount: int, step: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kata_node_agent.advice.openshift import newer_bytes, newer_millicores, older_bytes
+from kata_node_agent.advice.span import MIN_RECORDS, duration, percentiles, until_enough
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.quantity import Form, format_bytes, format_quantity
 
@@ -79,11 +80,18 @@ def advise(now: Reservation, outside: Observed | None) -> tuple[Advice, ...]:
                 _setting(now, newer_bytes(now.capacity_bytes)),
             ),
         )
-    seconds = outside.last_unix_seconds - outside.first_unix_seconds
-    seen = (
-        f"in {duration(seconds)} the use outside of pods was p50 {format_bytes(outside.p50)}, "
-        f"p95 {format_bytes(outside.p95)}, p99 {format_bytes(outside.p99)}, at most {format_bytes(outside.max)}; {formulas}"
-    )
+    seconds = outside.seconds
+    seen = f"in {duration(seconds)} the use outside of pods was {percentiles(outside)}; {formulas}"
+    if outside.records < MIN_RECORDS:
+        return (
+            Advice(
+                "HistoryTooShort",
+                f"no advice about the reservation of {format_bytes(now.reserved_bytes)} ({now.origin}) yet: "
+                f"{until_enough(outside)}",
+                seen,
+                "",
+            ),
+        )
     need = -(-int(outside.max * _HEADROOM) // _STEP_BYTES) * _STEP_BYTES
     if seconds < _ENOUGH_SECONDS:
         seen += f"; {duration(seconds)} is little: look again after a day"
@@ -142,12 +150,3 @@ def _setting(now: Reservation, need_bytes: int) -> str:
         "systemReserved:\n"
         f"  memory: {amount}"
     )
-
-
-def duration(seconds: float) -> str:
-    """A time for a person, in its largest unit: ``3 days``."""
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            number = int(seconds // size)
-            return f"{number} {word}{'s' if number != 1 else ''}"
-    return "less than a minute"

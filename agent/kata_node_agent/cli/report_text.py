@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kata_node_agent.advice.span import known_percentiles
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def _advice(report: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"    {line}" for line in advice["setting"].splitlines())
     for seen in report["observed"]:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen["first_unix_seconds"]))
-        figures = "  ".join(f"{name} {format_bytes(seen[name])}" for name in ("p50", "p95", "p99", "max"))
+        names = [*known_percentiles(seen["records"]), "max"]
+        figures = "  ".join(f"{name} {format_bytes(seen[name])}" for name in names)
         yield f"{_cut(seen['name'], 24):<25}{figures}  since {since}"
 
 
