@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_node_agent.cli import fit, ledger, status
+from kata_node_agent.errors import ConfigError, SocketError
 from kata_node_agent.pb import agent_pb2 as pb
 from tests.daemon.support import COMMAND, Node
 
@@ -142,3 +143,19 @@ def test_mode_and_drain_without_a_word_show_what_is_and_change_nothing(short_dir
         assert json.loads(said("mode", "--format", "json"))["origin"] == "set at run time"
         assert said("drain") == "closed: no new VM is taken"
         assert json.loads(said("drain", "--format", "json"))["draining"] is True
+
+
+@pytest.mark.parametrize("memory", ["4096", "0"])
+def test_fit_refuses_a_vm_that_was_written_without_its_unit(memory: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        fit.command.main(["--memory", memory, "--run-dir", "/nonexistent"], standalone_mode=False)
+    assert refused.value.message == f"--memory {memory}: no VM boots with so few bytes"
+    assert refused.value.hint.startswith("write the unit: ")
+
+
+def test_fit_takes_a_pod_without_limits_of_a_handler() -> None:
+    # It gets as far as the agent, which is not there.
+    with pytest.raises(SocketError):
+        fit.command.main(
+            ["--memory", "0", "--handler", "kata", "--run-dir", "/nonexistent"], standalone_mode=False
+        )

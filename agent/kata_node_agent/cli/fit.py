@@ -46,7 +46,7 @@ def command(
     Exit codes: 0 the agent answered; 1 fewer than N fit, or the node takes none now; 2 no answer.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    amount = parse_bytes(memory) if memory else 0
+    amount = _amount(memory, is_vm=not handler) if memory is not None else 0
     from kata_node_agent.api.client import ask
     from kata_node_agent.pb import agent_pb2
 
@@ -56,6 +56,17 @@ def command(
     print_text(json.dumps(as_json(answer)) if output_format == "json" else as_text(answer))
     wanted = count is not None and (answer.count < count or bool(answer.closed_by))
     click.get_current_context().exit(1 if wanted else 0)
+
+
+def _amount(memory: str, *, is_vm: bool) -> int:
+    """The bytes that were asked about. Zero stands for the usual VM in the question, so nobody may mean it."""
+    from kata_node_agent.config.schema import refuse_tiny_vm
+
+    amount = parse_bytes(memory)
+    # A container may have a limit of a few MiB, and pods without limits exist; neither is a few KiB by intent.
+    if is_vm or amount:
+        refuse_tiny_vm("--memory", amount)
+    return amount
 
 
 def as_json(answer: agent_pb2.FitAnswer) -> dict[str, object]:

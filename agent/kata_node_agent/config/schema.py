@@ -233,6 +233,19 @@ class MetricsConfig:
     each_sandbox: bool = setting(True, values.boolean, "series of each sandbox, not only their sums")
 
 
+def refuse_tiny_vm(name: str, vm_bytes: int) -> None:
+    """Refuses what was written without its unit.
+
+    Raises:
+        ConfigError: no VM is so small.
+    """
+    if vm_bytes < _MIN_VM_BYTES:
+        raise ConfigError(
+            f"{name} {vm_bytes}: no VM boots with so few bytes",
+            hint="write the unit: Kata's default_memory = 2048 is 2048Mi here",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings. Paths are the host's; see each section."""
@@ -272,11 +285,8 @@ class Config:
             ConfigError: they cannot work together; the message names the key.
         """
         vm_bytes = self.sandbox.vm_memory
-        if vm_bytes and vm_bytes < _MIN_VM_BYTES:
-            raise ConfigError(
-                f"sandbox.vm_memory = {vm_bytes}: no VM boots with so few bytes",
-                hint="write the unit: Kata's default_memory = 2048 is 2048Mi here",
-            )
+        if vm_bytes:
+            refuse_tiny_vm("sandbox.vm_memory =", vm_bytes)
         if vm_bytes == self.sandbox.host_overhead == 0:
             raise ConfigError(
                 "sandbox.vm_memory and sandbox.host_overhead are both 0",
