@@ -195,7 +195,7 @@ def test_a_port_for_health_that_is_taken_is_a_problem_and_no_end_of_the_agent(sh
         with node.agent() as agent:
             agent.wait_for("serving socket")
             (problem,) = [each for each in node.status()["problems"] if each["reason"] == "SocketUnusable"]
-            assert problem["message"].startswith(f"health: {address}: cannot listen")
+            assert problem["message"].startswith(f"{address}: cannot listen")
             agent.end()
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PACKAGE = ROOT / "agent" / "kata_node_agent"
 # Where a problem has the reason of an error: which files raise it. Checks have pages of their own (docs/checks.md).
 FROM_ERRORS = {
-    "daemon/agent.py": ["api/server.py"],
+    "daemon/agent.py": ["api/server.py", "sockets.py"],
     "daemon/features.py": ["publish/nfd/files.py"],
     "daemon/web.py": ["publish/tls.py", "publish/listener.py", "sockets.py"],
     "daemon/account_problems.py": ["ledger/store.py", "ledger/writer.py"],

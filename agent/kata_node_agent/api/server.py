@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     # Reads the node when asked; raises AgentError where it cannot.
     ReadNode = Callable[[], Awaitable[agent_pb2.Node]]
+
+log = logging.getLogger(__name__)
 
 SOCKET_NAME = "agent.sock"
 _MAX_REQUEST_BYTES = 1024 * 1024
@@ -107,7 +110,9 @@ class ApiServer:
         self._servers: list[grpc.aio.Server] = []
         self._identity: FileIdentity | None = None
         self._tcp_wanted = ""
+        # What keeps us from serving, in part or at all; and what the log has of that.
         self.problem: AgentError | None = None
+        self._told = ""
 
     async def start(self, tcp_address: str = "") -> None:
         """Listens on the Unix socket and, if given, on TCP: what keeps us from that is `problem`, and `look` tries again.
@@ -140,6 +145,8 @@ class ApiServer:
         give_to_group(self.path, 0o660)
         self._identity = identity_of(self.path)
         self._tcp_wanted = tcp_address
+        if not tcp_address:
+            self._told = ""
         await self.look()
 
     async def look(self) -> None:
@@ -153,12 +160,18 @@ class ApiServer:
             check_tcp_permitted(address)
             _listen(server, address, why)
         except SocketError as error:
-            self.problem = error
+            self.fails(error)
             self._servers.remove(server)
             await server.stop(None)
             return
-        self._tcp_wanted, self.problem = "", None
+        self._tcp_wanted, self._told, self.problem = "", "", None
         await server.start()
+
+    def fails(self, error: AgentError) -> None:
+        """Remembers what keeps us from serving; the log has it once, however often it is tried again."""
+        if str(error) != self._told:
+            log.error("cannot serve", extra={"why": str(error)})
+        self.problem, self._told = error, str(error)
 
     def _new_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(

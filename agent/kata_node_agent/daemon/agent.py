@@ -98,7 +98,6 @@ class Agent:
         )
         self._beginning = Beginning(self._node, self._pods, self._account, self._slots)
         self._kubelet_state = ""
-        self._why_unserved = ""
         self._running = False
         self._sandboxes = sandbox_report(lambda: self.config, self._node, self._account)
         overhead = OverheadHistory(lambda: self.config, self._sandboxes)
@@ -263,20 +262,17 @@ class Agent:
             await wait_for_hint(self._probe_now, _PROBE_INTERVAL_SECONDS)
 
     async def _serve_again(self) -> None:
-        if not self._why_unserved:
+        if self._api.problem is None:
             log.warning("our socket was removed, serving anew", extra={"socket": str(self._api.path)})
         await self._api.stop()
         try:
             self._claims.renew_run_dir()
             await self._api.start(self.config.health.tcp_address)
-            self._why_unserved = ""
         except StartAnewError:
             raise
         except AgentError as error:
             # Tried again with the next probe.
-            if str(error) != self._why_unserved:
-                log.error("cannot serve", extra={"why": str(error)})
-            self._why_unserved = str(error)
+            self._api.fails(error)
 
     async def _feed_watchdog(self) -> None:
         await self._notifier.feed_watchdog(self._pulses.check)
@@ -286,7 +282,7 @@ class Agent:
         return serving(self._node, self._pulses, self._registrar, self._account, self._nri)
 
     def _problems(self) -> list[Problem]:
-        health = self._api.problem
+        api = self._api.problem
         others = (
             self._pulses.problem,
             self._reload_problem,
@@ -296,7 +292,7 @@ class Agent:
             self._nri.problem,
             *self._account.problems(),
             *self._web.problems,
-            Problem(health.reason, f"health: {health.message}", health.hint) if health is not None else None,
+            Problem(api.reason, api.message, api.hint) if api is not None else None,
         )
         return all_problems(self._node.view, self._registrar, others)
 
