@@ -39,7 +39,7 @@ bench: $(VENV)/.ready ## Measure, each figure beside a peer or a floor of the sa
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
 export SOURCE_DATE_EPOCH
 
-man: $(VENV)/.ready ## Write the manual pages into build/man/
+man: $(VENV)/.ready ## Write the manual pages into build/man/, for `man -M build/man`
 	rm -rf build/man
 	$(BIN)/python -m tools.manual build/man
 

@@ -59,8 +59,8 @@ class BdistWheel(bdist_wheel):
 def data_files() -> list[tuple[str, list[str]]]:
     """What an installation has below its share/: documents, examples and, made by `make dist`, manual and completion."""
     places = {
-        "generated/man/*.1": "man/man1",
-        "generated/man/*.5": "man/man5",
+        "generated/man/man1/*": "man/man1",
+        "generated/man/man5/*": "man/man5",
         "generated/completion/bash/*": "bash-completion/completions",
         "generated/completion/zsh/*": "zsh/site-functions",
         "generated/completion/fish/*": "fish/vendor_completions.d",

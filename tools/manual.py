@@ -2,8 +2,9 @@
 
     python -m tools.manual FOLDER
 
-writes kata-node-agent(1), a page for each command and kata-node-agent.toml(5). They depend on the sources and on
-SOURCE_DATE_EPOCH only (reproducible-builds.org), and so may be made anew anywhere.
+writes kata-node-agent(1), a page for each command and kata-node-agent.toml(5), each into its section's folder below FOLDER,
+so that `man -M FOLDER` finds them. They depend on the sources and on SOURCE_DATE_EPOCH only
+(reproducible-builds.org), and so may be made anew anywhere.
 """
 
 from __future__ import annotations
@@ -219,10 +220,11 @@ def _see_also(*pages_: tuple[str, int]) -> Iterator[str]:
 def main() -> None:
     """Writes the pages into the folder that is named."""
     folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
     for name, text in pages(date):
-        (folder / name).write_text(text, encoding="ascii")
+        section = folder / f"man{name.rpartition('.')[2]}"
+        section.mkdir(parents=True, exist_ok=True)
+        (section / name).write_text(text, encoding="ascii")
 
 
 if __name__ == "__main__":

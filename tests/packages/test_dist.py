@@ -55,7 +55,11 @@ def test_the_wheel_has_what_a_user_looks_for(wheel: list[str]) -> None:
 
 def test_the_sdist_has_what_the_wheel_is_built_of(sdist: list[str]) -> None:
     wanted = {"LICENSE", "Makefile", "setup.py", "pyproject.toml", "native/build.py", "packages/tree.py"}
-    wanted |= {"proto/kata_node_agent/v1/agent.proto", "generated/man/kata-node-agent.1", "docs/install.md"}
+    wanted |= {
+        "proto/kata_node_agent/v1/agent.proto",
+        "generated/man/man1/kata-node-agent.1",
+        "docs/install.md",
+    }
     assert wanted - set(sdist) == set()
 
 

@@ -107,3 +107,13 @@ def test_what_means_something_to_the_formatter_is_escaped(text: str, escaped: st
 )
 def test_exit_codes_are_read_as_the_helps_write_them(text: str, codes: list[tuple[str, str]]) -> None:
     assert roff.split_help(text)[2] == codes
+
+
+@pytest.mark.host
+def test_man_finds_the_pages_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("man")
+    monkeypatch.setattr("sys.argv", ["manual", str(tmp_path)])
+    manual.main()
+    for name in ("kata-node-agent-check", "kata-node-agent.toml"):
+        done = subprocess.run(["man", "-M", str(tmp_path), "-w", name], capture_output=True, text=True)
+        assert done.stdout.startswith(str(tmp_path)), done.stderr
