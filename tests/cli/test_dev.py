@@ -180,6 +180,8 @@ def test_a_killed_kubelet_is_reported_and_one_started_by_hand_gets_the_agent_aga
         by_hand = start(programs, *PROGRAM, "devkubelet", "serve", "--dir", str(short_dir))
     dev.wait_for(f"there again (pid {by_hand.process.pid})")
     assert dev.end() == 0
+    dev.wait_for(f"started by hand (pid {by_hand.process.pid}) goes on; to end it:")
+    dev.wait_for(f"devkubelet kill --dir {short_dir}")
     # Not ours: it goes on.
     assert by_hand.process.poll() is None
     assert by_hand.end(signal.SIGTERM) == 0

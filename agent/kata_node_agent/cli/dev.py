@@ -130,6 +130,7 @@ class Dev:
             await asyncio.gather(*others, return_exceptions=True)
             await end([self._agent, self._kubelet], started, GRACE_SECONDS)
             self._remove_dead_sockets()
+            self._say_what_goes_on()
 
     async def _wait(
         self, stop: asyncio.Task[Any], kubelet: asyncio.Task[int], agent: asyncio.Task[int]
@@ -239,6 +240,19 @@ class Dev:
             # Nobody reads any more (`| head`). What is still in the buffer must not complain at our end.
             os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
             self._asked_to_end.set()
+
+    def _say_what_goes_on(self) -> None:
+        """Names a kubelet that somebody started by hand: it is not ours to end."""
+        # Only one that was seen: who pressed Ctrl-C does not wait for a look at what was never there.
+        if not self._kubelet_pid or self._kubelet_pid == self._kubelet.pid:
+            return
+        try:
+            with ControlClient(self._folder, timeout_seconds=0.5) as client:
+                pid = client.pid
+        except SocketError:
+            return
+        self._say(f"the development kubelet that was started by hand (pid {pid}) goes on; to end it:")
+        self._say(f"    {self._line('devkubelet kill')}")
 
     def _remove_dead_sockets(self) -> None:
         """Removes what a killed child left, except what a kubelet leaves."""
