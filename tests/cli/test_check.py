@@ -43,6 +43,15 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert code("--snapshot", snapshot_of(tmp_path, kvm=None)) == 2
 
 
+def test_the_first_line_counts_the_warnings(tmp_path: Path) -> None:
+    path = snapshot_of(tmp_path, sysctls={"vm.overcommit_memory": 2, "vm.panic_on_oom": 1})
+    document = json.loads(run("--snapshot", path, "--format", "json").output)
+    warnings = [check["id"] for check in document["checks"] if check["status"] == "warn"]
+    assert len(warnings) > 1
+    first = run("--snapshot", path).output.splitlines()[0]
+    assert first.endswith(f"by profile openshift; {len(warnings)} warnings")
+
+
 def test_text_says_first_what_stands_in_the_way(tmp_path: Path) -> None:
     text = run("--snapshot", snapshot_of(tmp_path, cpus=(cpu(ecx=0),))).output
     lines = text.split("\n")

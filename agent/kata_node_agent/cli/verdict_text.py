@@ -20,7 +20,9 @@ _COLORS = {"eligible": "green", "ineligible": "red", "unknown": "yellow"}
 def as_text(verdict: Verdict) -> str:
     """The verdict for a terminal of 80 columns: what stands in the way first, each with its remedy."""
     word = click.style(_WORDS[verdict.verdict], fg=_COLORS[verdict.verdict], bold=True)
-    lines = [f"{word}: Kata VMs on this node, by profile {verdict.profile}"]
+    warnings = sum(check.status == "warn" for check in verdict.checks)
+    more = f"; {warnings} warning{'s' if warnings != 1 else ''}" if warnings else ""
+    lines = [f"{word}: Kata VMs on this node, by profile {verdict.profile}{more}"]
     required = [check for check in verdict.checks if check.required]
     optional = [check for check in verdict.checks if not check.required]
     lines += _section("Fails, and is required:", _with(required, "fail"), "red")

@@ -43,13 +43,3 @@ def skip(reason: str, message: str, evidence: Mapping[str, Any] | None = None) -
 def only_x86(evidence: Mapping[str, Any] | None = None) -> Finding:
     """The check is about x86 processors, and this node has others."""
     return skip(NOT_APPLICABLE, "concerns x86 processors only", evidence)
-
-
-def amount(size_bytes: int) -> str:
-    """A size for people: ``31.3 GiB``."""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_node_agent.eligibility.findings import NOT_APPLICABLE, amount, fails, holds, missing, skip
+from kata_node_agent.eligibility.findings import NOT_APPLICABLE, fails, holds, missing, skip
+from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
     from typing import Any
@@ -127,9 +128,9 @@ def check_shm_ceiling(facts: NodeFacts, _cpu: Processor) -> Finding:
     if shared is None:
         return missing("the size of /dev/shm is not known", evidence)
     if shared.total_bytes >= ceiling:
-        message = f"{name} ({amount(ceiling)}) fits in /dev/shm ({amount(shared.total_bytes)})"
+        message = f"{name} ({format_bytes(ceiling)}) fits in /dev/shm ({format_bytes(shared.total_bytes)})"
         return holds("SharedMemoryHoldsAll", message, evidence)
-    message = f"VMs with virtio-fs get at most {amount(shared.total_bytes)} (/dev/shm) of {amount(ceiling)}"
+    message = f"VMs with virtio-fs get at most {format_bytes(shared.total_bytes)} (/dev/shm) of {format_bytes(ceiling)}"
     return fails("SharedMemoryBelowMemory", message, evidence)
 
 
