@@ -42,7 +42,12 @@ def test_a_node_without_nri_says_what_is_not_limited() -> None:
 
 def test_a_kubelet_that_does_not_know_us_is_no_gate() -> None:
     line = gates_line(status(kubelet=False))
-    assert line.startswith("gates      none at kubelet: not registered with kubelet; sandboxes")
+    assert line.startswith("gates      none at kubelet: not registered with it; sandboxes")
+    shown = status(kubelet=False)
+    shown.kubelet.last_error = "UNAVAILABLE: nobody answers"
+    # Once is enough: it is the problem that `status` begins with.
+    assert "UNAVAILABLE" not in gates_line(shown)
+    assert gates(shown)[0].why_not == "UNAVAILABLE: nobody answers"
 
 
 def test_a_mode_that_refuses_nothing_is_said() -> None:

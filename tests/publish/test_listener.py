@@ -171,7 +171,9 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_known_are_said() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SocketError, match=r"cannot listen: Address already in use"):
+        with pytest.raises(
+            SocketError, match=r":\d+: cannot listen: Address already in use \(EADDRINUSE\) \(another\)$"
+        ):
             listen_on_tcp(f"127.0.0.1:{taken.getsockname()[1]}", hint="another")
     with pytest.raises(SocketError, match=r"nobody.invalid:1: cannot listen: .+"):
         listen_on_tcp("nobody.invalid:1", hint="another")

@@ -49,7 +49,7 @@ def ask(run_dir: Path, call: Callable[[Any], T]) -> T:
         connect_once(path)
     except PermissionError as error:
         hint = f"run as root or as a member of the group {GROUP}"
-        raise SocketError(f"{path}: permission denied", hint=hint) from error
+        raise SocketError(f"{path}: permission denied", hint=hint, reason="NotPermitted") from error
     except OSError as error:
         dead = "; a dead one left its socket" if isinstance(error, ConnectionRefusedError) else ""
         hint = "start it with `kata-node-agent run` or systemctl; give its folder with --run-dir if it is another"

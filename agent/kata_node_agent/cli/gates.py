@@ -43,7 +43,10 @@ def gates_line(status: agent_pb2.Status) -> str:
     """The same as one line: what stands, what does not, and what that means."""
     found = {gate.name: gate for gate in gates(status)}
     devices, sandbox = found["devices"], found["sandbox"]
-    parts = ["devices and Allocate at kubelet" if devices.there else f"none at kubelet: {devices.why_not}"]
+    # Why not is a problem, which `status` begins with.
+    parts = [
+        "devices and Allocate at kubelet" if devices.there else "none at kubelet: not registered with it"
+    ]
     if sandbox.there:
         parts.append("sandboxes, containers and resizes at the runtime")
     else:

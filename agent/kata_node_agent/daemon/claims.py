@@ -76,7 +76,8 @@ class Claims:
             os.makedirs(folder, mode=0o750, exist_ok=True)
         except OSError as error:
             hint = "run as root, or choose a folder of yours with --run-dir"
-            raise SocketError(f"{folder}: {describe_os_error(error)}", hint=hint) from error
+            text = f"{folder}: {describe_os_error(error)}"
+            raise SocketError(text, hint=hint, reason="RunDirUnusable") from error
         self._run.renew()
 
     async def wait_for_resource(self, on_turn: Callable[[], None] = lambda: None) -> None:

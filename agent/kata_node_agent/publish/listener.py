@@ -176,7 +176,10 @@ def listen_on_tcp(address: str, *, hint: str) -> socket.socket:
         return socket.create_server(where, family=family, backlog=_BACKLOG, dualstack_ipv6=every)
     except OSError as error:
         # A name that is not known has a number of its own, which is no errno.
-        why = error.strerror if isinstance(error, socket.gaierror) else describe_os_error(error)
+        why = error.strerror
+        if not isinstance(error, socket.gaierror) and error.errno is not None:
+            # Python puts the address into the text, which the message has already.
+            why = describe_os_error(OSError(error.errno, os.strerror(error.errno)))
         raise SocketError(f"{address}: cannot listen: {why}", hint=hint) from error
 
 
