@@ -112,11 +112,11 @@ def test_status_shows_the_term_that_limits_first_and_leaves_out_what_nobody_has(
     lines = [
         line
         for line in status.as_text(shown, time.time()).splitlines()
-        if "account" in line or "_memory" in line
+        if line.startswith("account") or "_memory" in line
     ]
     assert (
         lines[0]
-        == "account    1Gi promised to 2 VMs and 1 devices, 6Gi claimed by other pods, 3Gi free, draining"
+        == "account    1Gi promised to 2 VMs and 1 device, 6Gi claimed by other pods, 3Gi free, draining"
     )
     assert [line.split()[0] for line in lines[1:]] == ["shared_memory", "allocatable_memory"]
     document = status.as_json(shown)

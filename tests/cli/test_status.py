@@ -41,6 +41,12 @@ def test_text_says_what_limits_and_how_allocatable_comes_about() -> None:
     assert "for 1h 2m" in text
 
 
+def test_a_node_that_drains_says_so_in_the_first_line() -> None:
+    first = as_text(status(account=pb.Account(draining=True)), now=1000).splitlines()[0]
+    assert "draining: no new VM is taken" in first
+    assert "draining" not in as_text(status(), now=1000)
+
+
 def test_problems_come_first_each_with_its_remedy() -> None:
     problem = pb.Problem(reason="NotRegistered", message="no kubelet", remedy="start it")
     lines = as_text(status(problems=[problem]), now=1000).splitlines()

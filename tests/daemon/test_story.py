@@ -36,6 +36,8 @@ def test_a_reload_says_what_it_changed_and_what_a_command_keeps_from_changing(sh
         agent.wait_for('reloaded changed="mode=warn, device_plugin.max_slots=3"')
         agent.wait_for("the mode that was set by command stays mode=off configured=warn")
         agent.wait_for("`kata-node-agent mode configured` gives it back")
+    with node.agent() as agent:
+        agent.wait_for('mode=off mode_origin="set at run time"')
 
 
 @pytest.mark.host

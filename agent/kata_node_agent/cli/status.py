@@ -130,6 +130,12 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
         lines.append(click.style(f"{problem.reason}: {problem.message}", fg="red"))
         if problem.remedy:
             lines.append(f"  remedy: {problem.remedy}")
+    if status.account.draining:
+        # No problem: somebody wants it so. But who asks why no VM comes here has to read it first.
+        lines.append(
+            click.style("draining: no new VM is taken; those that run stay", fg="yellow")
+            + "; `kata-node-agent drain off` opens it"
+        )
     if lines:
         lines.append("")
     colour = {"eligible": "green", "ineligible": "red"}.get(status.verdict, "yellow")
@@ -152,7 +158,7 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
     lines += _account_lines(status.account)
     state = "registered" if kubelet.registered else "not registered"
     stream = "stream open" if kubelet.stream_open else "no stream"
-    times = f"{kubelet.registrations} registration{'s' if kubelet.registrations != 1 else ''}"
+    times = _number(kubelet.registrations, "registration")
     lines.append(
         f"kubelet    {state}, {stream}, for {ago(kubelet.since_unix_seconds, now)}, {times}; {kubelet.socket}"
     )
@@ -162,12 +168,16 @@ def as_text(status: agent_pb2.Status, now: float) -> str:
     return "\n".join(lines)
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
 def _account_lines(account: agent_pb2.Account) -> list[str]:
     """What is promised and what is left, by term; the one that limits first."""
     if not account.terms:
         return []
     drained = ", draining" if account.draining else ""
-    holders = f"{account.sandboxes} VMs and {account.devices} devices"
+    holders = f"{_number(account.sandboxes, 'VM')} and {_number(account.devices, 'device')}"
     promised, free = format_bytes(account.committed_bytes), format_bytes(account.free_bytes)
     others = (
         f", {format_bytes(account.other_pods_bytes)} claimed by other pods"

@@ -34,7 +34,7 @@ from kata_node_agent.daemon.sandbox_report import sandbox_report
 from kata_node_agent.daemon.scrape import http_routes
 from kata_node_agent.daemon.serving import serving
 from kata_node_agent.daemon.slots import Slots
-from kata_node_agent.daemon.status import all_problems, build_status, status_line
+from kata_node_agent.daemon.status import all_problems, build_status, mode_origin, status_line
 from kata_node_agent.daemon.waiting import wait_for_hint
 from kata_node_agent.daemon.web import Web
 from kata_node_agent.errors import AgentError, StartAnewError, first_in
@@ -134,7 +134,8 @@ class Agent:
             await self._api.start(self.config.health.tcp_address)
             await self._web.look()
             self._running = True
-            log.info("serving", extra={"socket": str(self._api.path), "mode": str(self.config.mode)})
+            mode = {"mode": str(self._account.mode), "mode_origin": mode_origin(self._account)}
+            log.info("serving", extra={"socket": str(self._api.path), **mode})
             await self._run_tasks()
         except BaseExceptionGroup as group:
             # Not `except*`: before Python 3.11.4 what is raised in it comes out as a group again.

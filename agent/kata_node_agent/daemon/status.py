@@ -107,7 +107,7 @@ def _account(keeper: AccountKeeper, share: float) -> pb.Account:
         draining=keeper.draining,
         closed_by=closed.name if closed is not None else "",
         decisions=keeper.decisions.messages(),
-        mode_origin="set at run time" if account.setting("mode") else "configured",
+        mode_origin=mode_origin(keeper),
         other_pods_bytes=account.other_pods_bytes,
         share=share,
     )
@@ -125,6 +125,11 @@ def all_problems(
     """
     of_node = _node_problems(view) if view else []
     return worst_first([*_kubelet_problems(registrar), *of_node, *(each for each in others if each)])
+
+
+def mode_origin(keeper: AccountKeeper) -> str:
+    """Where the mode in force comes from."""
+    return "set at run time" if keeper.account.setting("mode") else "configured"
 
 
 def _kubelet_problems(registrar: Registrar) -> list[Problem]:
