@@ -269,17 +269,16 @@ class RealNode:
         Names are used once: a static pod's uid follows from its content, and one that comes again meets its own past.
         """
         resources = {"limits": {RESOURCE: str(devices), "memory": "32Mi", "cpu": "50m"}} if devices else {}
+        container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "resources": resources}
+        self.put_pod(name, container)
+
+    def put_pod(self, name: str, container: dict[str, Any]) -> None:
+        """A static pod of this container; its file comes whole, as kubelet looks at once."""
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": "default"},
-            "spec": {
-                "hostNetwork": True,
-                "terminationGracePeriodSeconds": 0,
-                "containers": [
-                    {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "resources": resources}
-                ],
-            },
+            "spec": {"hostNetwork": True, "terminationGracePeriodSeconds": 0, "containers": [container]},
         }
         making = self.folder / f"{name}.json"
         making.write_text(json.dumps(pod))

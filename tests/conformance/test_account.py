@@ -62,15 +62,7 @@ class VmNode(RealNode):
         """A static pod that asks for a device, with a limit of memory."""
         resources = {"limits": {RESOURCE: "1", "memory": str(LIMIT), "cpu": "50m"}}
         container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "resources": resources}
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": {"hostNetwork": True, "terminationGracePeriodSeconds": 0, "containers": [container]},
-        }
-        making = self.folder / f"{name}.json"
-        making.write_text(json.dumps(pod))
-        making.rename(self.pods_folder / f"{name}.json")
+        self.put_pod(name, container)
 
     def group_of(self, name: str) -> str:
         """The pod's control group, below the memory hierarchy."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import tempfile
@@ -81,15 +80,7 @@ class LoopbackNode(RealNode):
             "imagePullPolicy": "Never",
             "livenessProbe": probe,
         }
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": {"hostNetwork": True, "terminationGracePeriodSeconds": 0, "containers": [container]},
-        }
-        making = self.folder / f"{name}.json"
-        making.write_text(json.dumps(pod))
-        making.rename(self.pods_folder / f"{name}.json")
+        self.put_pod(name, container)
 
     def restarts(self, name: str) -> int:
         """How often the pod's container has been started again."""
