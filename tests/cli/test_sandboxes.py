@@ -127,6 +127,39 @@ def test_claims_without_evidence_are_shown(node: KataNode) -> None:
     assert "not believed: pid 77 claims to be" in run(node)[1]
 
 
+def test_one_that_is_not_believed_is_told_of_by_its_id_with_a_remedy(node: KataNode) -> None:
+    node.process(77, ["/usr/bin/qemu-system-x86_64", "-name", f"sandbox-{'f' * 64}"], user=1000)
+    done = CliRunner().invoke(cli, ["sandboxes", "--host-root", str(node.folder), "ffffff"])
+    assert getattr(done.exception, "reason", "") == "SandboxNotBelieved"
+    assert "it runs as user 1000" in str(done.exception)
+    assert "docs/sandboxes.md" in str(done.exception)
+    assert "remedy: see who started it" in run(node)[1]
+
+
+def test_sums_say_how_many_could_not_be_read(node: KataNode) -> None:
+    for file in ("maps", "smaps", "smaps_rollup"):
+        (node.folder / "proc/1001" / file).unlink()
+    text = " ".join(run(node)[1].split())
+    assert "358Mi resident without 1 that cannot be read, of which 58Mi beside" in text
+    for file in ("maps", "smaps", "smaps_rollup"):
+        (node.folder / "proc/2001" / file).unlink()
+    text = run(node)[1]
+    assert "resident not known" in text
+    assert "beside the guests" not in text
+    assert "resident not known" in CliRunner().invoke(cli, ["top", "--host-root", str(node.folder)]).output
+
+
+def test_below_the_nodes_pid_namespace_that_is_a_problem(tmp_path: Path) -> None:
+    node = KataNode(tmp_path)
+    (node.folder / "proc/1/ns/pid").symlink_to("pid:[4026532201]")
+    code, text = run(node)
+    assert code == 0
+    assert "could not be read: the node's processes cannot be seen from here" in text
+    assert "no Kata VM is seen from here" in text
+    (problem,) = document(node)["problems"]
+    assert "hostPID: true" in problem
+
+
 def test_a_node_without_vms_says_so(tmp_path: Path) -> None:
     assert run(KataNode(tmp_path)) == (0, "no Kata VM runs here\n")
 

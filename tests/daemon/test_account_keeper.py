@@ -22,7 +22,7 @@ from kata_node_agent.errors import HostError
 from kata_node_agent.ledger.gate import Claim
 from kata_node_agent.series import Series
 from tests.report.kata_node import GIB, KataNode
-from tests.sandboxes.support import MIB
+from tests.sandboxes.support import MIB, qemu, region, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -313,6 +313,34 @@ def test_places_that_vms_without_a_device_take_are_told_of_where_pods_ask_for_de
     for index in [i for i in shown.healthy_indices if i != 0]:
         assert kept.keeper.allocate([index]).allowed
     assert not kept.keeper.allocate([99]).allowed
+
+
+def test_a_vm_that_may_not_be_looked_into_leaves_no_free_place_and_admits_none(kept: Kept) -> None:
+    kept.look()
+    assert kept.plan().free > 0
+    kept.keeper.sandboxes.sees_all = False
+    shown = kept.plan()
+    assert (shown.free, shown.limit.name) == (0, "vms_unseen")
+    refused = kept.admit("another")
+    assert (refused.allowed, refused.reason) == (False, "MemoryUnknown")
+    kept.keeper.sandboxes.sees_all = True
+    assert kept.admit("another").allowed
+
+
+def test_places_taken_by_vms_without_a_known_pod_are_told_apart(kept: Kept) -> None:
+    kept.keeper.allocate([0])
+    kept.node.process(801, qemu("started-by-hand", "512M", *shared("512M")))
+    kept.node.memory(801, region(4096, 512, "/dev/shm/qemu_back_mem.dimm1.x (deleted)", inode=99))
+    kept.look()
+    (problem,) = [one for one in kept.keeper.problems() if one.reason == "PlacesTakenWithoutDevice"]
+    assert "1 by VMs without a known pod (sandbox started-by-h)" in problem.message
+    assert "hold no device" not in problem.message
+    assert "containers_only" not in problem.remedy
+    kept.node.sandbox(limit_mib=1024)
+    kept.look()
+    (problem,) = [one for one in kept.keeper.problems() if one.reason == "PlacesTakenWithoutDevice"]
+    assert "1 by VMs of pods that hold no device and 1 by VMs without a known pod" in problem.message
+    assert "containers_only" in problem.remedy
 
 
 def test_by_default_a_place_that_a_vm_without_a_device_takes_is_refused_at_allocate(kept: Kept) -> None:

@@ -13,6 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kata_node_agent.devkubelet.kubelet import DevKubelet
+from kata_node_agent.host.processes import shows_node
+from kata_node_agent.host.root import HostRoot
 from tests.daemon.support import Node
 
 if TYPE_CHECKING:
@@ -57,7 +59,9 @@ def test_a_node_with_kvm_advertises_what_fits_and_every_part_is_healthy(short_di
                 }  # fmt: skip
                 assert status["kubelet"]["registered"]
                 assert status["kubelet"]["stream_open"]
-                assert status["problems"] == []
+                # Whoever runs the tests in a PID namespace of their own is told of it.
+                elsewhere = [] if shows_node(HostRoot()) else ["ForeignPidNamespace"]
+                assert [problem["reason"] for problem in status["problems"]] == elsewhere
                 assert await asyncio.to_thread(agent.end) < 2
 
     asyncio.run(main())

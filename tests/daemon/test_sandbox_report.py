@@ -23,7 +23,7 @@ def node(tmp_path: Path) -> KataNode:
 
 
 def report_of(node: KataNode, config: Config, view: object = None, **more: Any) -> SandboxReport:
-    watch = SimpleNamespace(sandboxes=node.watcher().sweep(), unbelieved=())
+    watch = SimpleNamespace(sandboxes=node.watcher().sweep(), unbelieved=(), blind=())
     report = SandboxReport(
         lambda: config,
         NodeWatch(lambda: config, History(), lambda: None),

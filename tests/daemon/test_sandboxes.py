@@ -14,7 +14,7 @@ import pytest
 
 from kata_node_agent.pb import agent_pb2 as pb
 from kata_node_agent.pb import agent_pb2_grpc
-from tests.daemon.support import COMMAND, Node
+from tests.daemon.support import COMMAND, Agent, Node
 from tests.publish.test_metrics import free_address
 from tests.sandboxes.vms import MIB, Machine, RunningVm, file_memory, memfd_memory, wait_for
 
@@ -115,3 +115,59 @@ def test_an_agent_that_shall_follow_none_says_so(node: Node) -> None:
         agent.wait_for("serving")
         assert "SandboxesNotFollowed" in [problem["reason"] for problem in node.status()["problems"]]
         agent.end()
+
+
+# Root that may do all but look into others, and everybody else's view: below the node's PID namespace.
+WITHOUT_RIGHT = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
+BELOW = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def printed(node: Node, *before: str, command: str = "sandboxes") -> tuple[int, str]:
+    done = subprocess.run(
+        [*before, *COMMAND, command, "--config", str(node.config), "--host-root", str(node.root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.vm
+def test_without_the_right_to_look_into_vms_that_is_said_and_no_place_is_free(
+    short_dir: Path, machine: Machine
+) -> None:
+    node = Node(short_dir, kvm=True)
+    node.config.write_text('[device_plugin]\nmax_slots = 7\n[eligibility]\nprofile = "upstream"\n')
+    vm = machine.start()
+    wait_for((vm.folder / "qmp.sock").exists, "no QEMU")
+    assert printed(node)[0] == 0
+    for command in ("sandboxes", "top"):
+        code, text = printed(node, *WITHOUT_RIGHT, command=command)
+        assert code == 2
+        assert "SandboxesUnreadable" in text or "cannot look into" in text
+        assert "CAP_SYS_PTRACE" in text
+    agent = Agent(node, [*WITHOUT_RIGHT, *COMMAND, "run", *node.arguments], node.environ)
+    with agent:
+        agent.wait_for("serving")
+        status = node.status()
+        (problem,) = [one for one in status["problems"] if one["reason"] == "SandboxesUnreadable"]
+        assert str(vm.pid) in problem["message"]
+        assert "CAP_SYS_PTRACE" in problem["remedy"]
+        assert status["slots"]["healthy"] == 0
+        assert status["slots"]["limited_by"] == "vms_unseen"
+        machine.kill(vm)
+        wait_for(lambda: node.status()["slots"]["healthy"] == 7, "still closed", 20)
+        agent.end()
+
+
+@pytest.mark.vm
+def test_below_the_nodes_pid_namespace_nothing_is_called_empty(node: Node, machine: Machine) -> None:
+    vm = machine.start()
+    wait_for((vm.folder / "qmp.sock").exists, "no QEMU")
+    for command in ("sandboxes", "top"):
+        code, text = printed(node, *BELOW, command=command)
+        assert code == 0
+        assert "the node's processes cannot be seen from here" in " ".join(text.split())
+        assert "runs here" not in text
+    # Whose /proc is read counts, and not where we are.
+    assert vm.id[:8] in printed(node)[1]

@@ -5,10 +5,42 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kata_node_agent.quantity import format_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kata_node_agent.report.sandboxes import Overview, SandboxView
+
+
+# Whoever may start a process may call it a VM.
+CLAIM_REMEDY = (
+    "see who started it (ps -o pid,ppid,user,args -p PID); docs/sandboxes.md tells what is believed, and why"
+)
+
+
+def seen(overview: Overview) -> Overview:
+    """The same, if anything could be looked into.
+
+    Raises:
+        AgentError: there are claims, and we lack the right to look into any.
+    """
+    for error in overview.blind:
+        if error.reason == "SandboxesUnreadable" and not overview.views:
+            raise error
+    return overview
+
+
+def resident_text(views: Sequence[SandboxView]) -> str:
+    """``2Gi resident``, and of how many VMs that is not known."""
+    costs = [view.sandbox.cost for view in views if view.sandbox.cost is not None]
+    text = (
+        f"{format_bytes(sum(cost.resident_bytes for cost in costs))} resident" if costs or not views else ""
+    )
+    missing = len(views) - len(costs)
+    if not missing:
+        return text
+    return f"{text} without {missing} that cannot be read" if text else "resident not known"
 
 
 def _full_name(view: SandboxView) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kata_node_agent.cli.sandbox_order import names_of
+from kata_node_agent.cli.sandbox_order import CLAIM_REMEDY, names_of, resident_text
 from kata_node_agent.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def as_text(overview: Overview, *, details: bool = False, limit: int | None = No
     """
     parts: list[Sequence[str]] = [[*_problems(overview)]]
     if not overview.views:
-        parts.append(["no Kata VM runs here"])
+        parts.append(["no Kata VM is seen from here" if overview.blind else "no Kata VM runs here"])
     elif details:
         parts += [[*_details(view)] for view in overview.views[:limit]]
     else:
@@ -111,8 +111,13 @@ def _sums(overview: Overview) -> Iterator[str]:
         "",
         f"{number}: {format_bytes(given)} given"
         + (f" of {format_bytes(node.allocatable_bytes)} that pods may have" if node.allocatable_bytes else "")
-        + f", {format_bytes(sum(cost.resident_bytes for cost in costs))} resident, of which "
-        f"{format_bytes(sum(cost.host_overhead_bytes for cost in costs))} beside the guests; to be kept for them "
+        + f", {resident_text(views)}"
+        + (
+            f", of which {format_bytes(sum(c.host_overhead_bytes for c in costs))} beside the guests"
+            if costs
+            else ""
+        )
+        + "; to be kept for them "
         f"{format_bytes(sum(view.commitment_bytes for view in views))}",
     )
     if node.shm_bytes is not None and node.shm_vm_bytes:
@@ -195,3 +200,5 @@ def _unbelieved(overview: Overview) -> Iterator[str]:
         yield from wrapped(head, f"pid {claim.pid} claims to be {claim.claim}: {claim.why}")
     if len(overview.unbelieved) > _MAX_UNBELIEVED:
         yield f"not believed: {len(overview.unbelieved) - _MAX_UNBELIEVED} more"
+    if overview.unbelieved:
+        yield from wrapped("  remedy: ", CLAIM_REMEDY)

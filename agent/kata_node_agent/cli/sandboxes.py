@@ -10,7 +10,7 @@ import click
 
 from kata_node_agent.cli import options
 from kata_node_agent.cli.output import print_again_and_again, print_text
-from kata_node_agent.cli.sandbox_order import matches, ordered
+from kata_node_agent.cli.sandbox_order import CLAIM_REMEDY, matches, ordered, seen
 from kata_node_agent.errors import HostError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def command(
       kata-node-agent sandboxes --watch
 
     \b
-    Exit codes: 0 shown; 2 the node cannot be read, no such sandbox, or bad usage.
+    Exit codes: 0 shown; 2 no VM may be looked into, the node cannot be read, no such sandbox, or bad usage.
     """
     from kata_node_agent.config.load import load
     from kata_node_agent.host.root import HostRoot
@@ -66,7 +66,7 @@ def command(
     observer = SandboxObserver(root, config)
 
     def show() -> str:
-        overview = ordered(_chosen(observer.look(), name), sort)
+        overview = ordered(_chosen(seen(observer.look()), name), sort)
         if output_format == "json":
             return json.dumps(replace(overview, views=overview.views[:limit]).document())
         from kata_node_agent.cli.sandbox_text import as_text
@@ -84,6 +84,13 @@ def _chosen(overview: Overview, name: str | None) -> Overview:
         return overview
     views = tuple(view for view in overview.views if matches(view, name))
     if not views:
+        for one in overview.unbelieved:
+            if one.claim.rpartition(" ")[2].startswith(name) or name == str(one.pid):
+                raise HostError(
+                    f"process {one.pid} claims to be {one.claim} and is not believed: {one.why}",
+                    hint=CLAIM_REMEDY,
+                    reason="SandboxNotBelieved",
+                )
         raise HostError(
             f"no sandbox of this node is or belongs to {name}",
             hint="see `kata-node-agent sandboxes` for those that run",

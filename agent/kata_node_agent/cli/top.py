@@ -62,24 +62,23 @@ def command(
       kata-node-agent top --once --format json | jq '.sandboxes[0].pod'
 
     \b
-    Exit codes: 0 ended; 2 the node cannot be read, or bad usage.
+    Exit codes: 0 ended; 2 no VM may be looked into, the node cannot be read, or bad usage.
     """
+    from kata_node_agent.cli.sandbox_order import ordered, seen
     from kata_node_agent.config.load import load
     from kata_node_agent.host.root import HostRoot
     from kata_node_agent.report.sandboxes import SandboxObserver
 
     config = load(config_file).config
     observer = SandboxObserver(HostRoot(options.host_root_or(host_root, config.host_root)), config)
+    # The first look before the screen is taken: an error is said where it can be read.
+    first = seen(observer.look())
     if output_format == "json":
-        from kata_node_agent.cli.sandbox_order import ordered
-
-        print_text(json.dumps(ordered(observer.look(), sort, limit).document()))
+        print_text(json.dumps(ordered(first, sort, limit).document()))
         return
     if once or not sys.stdout.isatty():
         print_text("\n".join(_lines(observer, sort, limit, _WIDTH, None, live=False)))
         return
-    # The first look before the screen is taken: an error is said where it can be read.
-    observer.look()
     with contextlib.suppress(KeyboardInterrupt), _screen():
         _show(observer, sort, limit, interval)
 

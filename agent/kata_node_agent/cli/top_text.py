@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kata_node_agent.cli.sandbox_order import names_of, ordered
+from kata_node_agent.cli.sandbox_order import names_of, ordered, resident_text
 from kata_node_agent.cli.sandbox_text import cut, size, vm_size
 from kata_node_agent.quantity import format_bytes
 
@@ -48,7 +48,11 @@ def picture(
     width = max(_LEAST_WIDTH, min(width, _MOST_WIDTH))
     views = ordered(overview, order).views
     lines = [*_head(overview, views, width, clock)]
-    room = len(views) if height is None else max(1, height - _HEAD_LINES - (1 if live else 0))
+    room = (
+        len(views)
+        if height is None
+        else max(1, height - _HEAD_LINES - len(overview.blind) - (1 if live else 0))
+    )
     most = len(views) if limit is None else limit
     shown = views if len(views) <= min(room, most) else views[: min(room - 1, most)]
     lines += _rows(shown, width)
@@ -71,8 +75,13 @@ def _head(overview: Overview, views: Sequence[SandboxView], width: int, clock: s
     text = cut(f"{title}{risks}{notes}", width - len(clock) - 1)
     yield click.style(text, bold=True) + clock.rjust(width - len(text))
     yield _total("given", given, node.allocatable_bytes, "that pods may have", width)
-    yield _total("resident", resident, given or None, "that was given", width)
+    if all(view.sandbox.cost is not None for view in views):
+        yield _total("resident", resident, given or None, "that was given", width)
+    else:
+        yield resident_text(views)
     yield _total("in shm", node.shm_vm_bytes, node.shm_bytes, "that it holds", width)
+    for problem in overview.blind:
+        yield click.style(cut(f"could not be read: {problem}", width), fg="yellow")
     yield ""
 
 

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 from kata_node_agent.capacity.devices import Limit
 from kata_node_agent.capacity.pressure_stop import PressureStop
 from kata_node_agent.config.schema import Mode
-from kata_node_agent.daemon.account_problems import account_problems, closed_or_open, pod_fixed_problems
+from kata_node_agent.daemon.account_problems import (
+    LIMITS,
+    account_problems,
+    closed_or_open,
+    pod_fixed_problems,
+)
 from kata_node_agent.daemon.decisions import DecisionCounts
 from kata_node_agent.daemon.memory import MemoryReader
 from kata_node_agent.daemon.pulse import Pulses
@@ -46,6 +51,7 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 2.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _NOT_LOOKED = "it is not known yet which VMs run"
+_NOT_SEEN = "VMs run here that the agent may not look into: what they take is not known"
 
 
 class AccountKeeper:
@@ -136,7 +142,7 @@ class AccountKeeper:
         if not self._knows_vms:
             return Limit("starting", _NOT_LOOKED)
         if (block := self._block()) is not None:
-            return Limit("draining" if self.draining else "memory_pressure", block.message)
+            return Limit(LIMITS[block.reason], block.message)
         if self.account.problem is not None and self.mode is Mode.ENFORCE:
             return Limit("ledger", self.account.problem.message)
         return None
@@ -151,10 +157,9 @@ class AccountKeeper:
             if self._config().accounting.drain:
                 how = "set accounting.drain to false and reload"
             return Block("Draining", "the node is being drained and takes no new VM", how)
-        if not self._knows_vms:
-            return Block(
-                "MemoryUnknown", _NOT_LOOKED, "try again; `kata-node-agent status` says why it lasts"
-            )
+        unseen = "" if self.sandboxes.sees_all else _NOT_SEEN
+        if unknown := unseen if self._knows_vms else _NOT_LOOKED:
+            return Block("MemoryUnknown", unknown, "try again; `kata-node-agent status` says why it lasts")
         if self._pressure.why:
             text = f"the node is under memory pressure and takes no new VM: {self._pressure.why}"
             remedy = "it opens by itself when that is over; `kata-node-agent report` shows who uses memory"
@@ -332,7 +337,4 @@ class AccountKeeper:
         """What a person should do something about."""
         asked = self._asked_for_devices or bool(self.account.book.devices)
         offered = asked and not self._config().device_plugin.containers_only
-        found = account_problems(self.account, self._pressure.why, offered=offered)
-        if self.sandboxes.problem is not None:
-            found.append(self.sandboxes.problem)
-        return found
+        return account_problems(self.account, self._pressure.why, offered=offered) + self.sandboxes.problems

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from kata_node_agent.ledger.account import Account
 
 
+_NAMED = 3
+# Why no new VM may come → what limits the slots then.
+LIMITS = {"Draining": "draining", "MemoryPressure": "memory_pressure", "MemoryUnknown": "vms_unseen"}
 # Why a closed node opens, by what it was closed for.
 _OVER = {
     "draining": ": it is drained no longer",
     "memory_pressure": ": the pressure on memory is over",
+    "vms_unseen": ": all VMs can be looked into",
     "ledger": ": the ledger can be written again",
     "starting": ": it is known which VMs run",
 }
@@ -80,16 +84,31 @@ def _overcommitted(account: Account) -> Iterator[Problem]:
 
 
 def _taken_places(account: Account) -> Iterator[Problem]:
-    if number := account.book.without_device:
-        text = (
-            f"{number} of the places offered to kubelet are taken by VMs of pods that hold no device: a pod that asks for "
-            "the resource is placed there, and refused at Allocate"
-        )
-        remedy = (
+    book = account.book
+    nobodys = [
+        name for name in book.running if not (book.admissions[name].pod or book.admissions[name].pod_uid)
+    ]
+    of_pods = book.without_device - len(nobodys)
+    who, remedies = [], []
+    if of_pods > 0:
+        who.append(f"{of_pods} by VMs of pods that hold no device")
+        remedies.append(
             "have all Kata pods ask in a container and set device_plugin.containers_only = true; not where a RuntimeClass' "
             "overhead.podFixed has the resource, as kubelet then kills running pods"
         )
-        yield Problem("PlacesTakenWithoutDevice", text, remedy)
+    if nobodys:
+        named = ", ".join(name[:12] for name in nobodys[:_NAMED]) + (", …" if len(nobodys) > _NAMED else "")
+        who.append(f"{len(nobodys)} by VMs without a known pod (sandbox {named})")
+        remedies.append(
+            "VMs without a known pod were started by hand, or the container runtime's record of them is gone: end those that "
+            "nobody needs; `kata-node-agent sandboxes ID` has the pid of each"
+        )
+    if who:
+        text = (
+            f"places offered to kubelet are taken, {' and '.join(who)}: a pod that asks for the resource is placed there, "
+            "and refused at Allocate"
+        )
+        yield Problem("PlacesTakenWithoutDevice", text, "; ".join(remedies))
 
 
 def pod_fixed_problems(account: Account) -> dict[str, Problem]:

@@ -22,6 +22,7 @@ ORDER = (
     "MemoryUnreadable",
     "SandboxesStuck",
     "SandboxesUnreadable",
+    "ForeignPidNamespace",
     CHECKS,
     "NotRegistered",
     "KubeletAbsent",

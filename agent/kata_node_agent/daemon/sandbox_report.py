@@ -70,7 +70,7 @@ class SandboxReport:
 
                 self._observer = SandboxObserver(HostRoot(config.host_root), config, known)
                 self._made_for = config, known
-            seen = self._observer.view(self._watch.sandboxes, self._watch.unbelieved)
+            seen = self._observer.view(self._watch.sandboxes, self._watch.unbelieved, self._watch.blind)
         return replace(seen, views=tuple(map(self._promised, seen.views)))
 
     def _promised(self, view: SandboxView) -> SandboxView:

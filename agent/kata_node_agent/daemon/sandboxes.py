@@ -46,6 +46,7 @@ class SandboxWatch:
     Attributes:
         sandboxes: what the last good sweep found.
         unbelieved: who claimed to belong to one then, without evidence.
+        sees_all: whether there was no process then that may belong to a VM and may not be looked into.
         follows: whether anything is followed at all.
     """
 
@@ -77,7 +78,15 @@ class SandboxWatch:
         self._sweeping = False
         self.sandboxes: tuple[Sandbox, ...] = ()
         self.unbelieved: tuple[Unbelieved, ...] = ()
+        self.blind: tuple[HostError, ...] = ()
+        self.sees_all = True
         self._problem: Problem | None = None if follows else _NOT_FOLLOWED
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is to be said of the looks at the VMs."""
+        missing = [Problem(error.reason, error.message, error.hint) for error in self.blind]
+        return [self.problem, *missing] if self.problem is not None else missing
 
     @property
     def problem(self) -> Problem | None:
@@ -132,6 +141,14 @@ class SandboxWatch:
             self._watcher = Watcher(self._root, cost_seconds=_COST_SECONDS)
         return self._watcher
 
+    def _take_blind(self) -> None:
+        self.sees_all, saw_all = self._ours().sees_all, self.sees_all
+        self.blind = self._ours().blind
+        if saw_all and not self.sees_all:
+            log.warning(
+                "sandboxes not read", extra={"why": self.blind[0].message, "remedy": self.blind[0].hint}
+            )
+
     async def _call(self, function: Callable[[], T]) -> T:
         """Calls the watcher off the event loop, and tells of its sweeps."""
         is_sweep = function == self._ours().sweep
@@ -156,6 +173,7 @@ class SandboxWatch:
         if is_sweep:
             # By now another one may have begun.
             self._told_began, self._sweeping, self._problem = began, False, None
+            self._take_blind()
         if is_told:
             # Other sizes are those of the VMs of the sweep before: no more is known to have ended than then.
             before = self.sandboxes, self.unbelieved

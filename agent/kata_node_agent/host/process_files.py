@@ -33,6 +33,7 @@ _MAPPING: Final = struct.Struct("=9Q8s168s")
 _PID: Final = struct.Struct("=i")
 # Why a file cannot be opened that says nothing of the process.
 _OUR_WANT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Source(IntEnum):
@@ -220,6 +221,17 @@ class ProcessFiles:
             return os.readlink(f"{pid}/ns/{kind}", dir_fd=self._proc)
         except OSError:
             return None
+
+    def forbids(self, pid: int) -> bool:
+        """Whether we lack the right to look into a process: its namespaces, and by the same rule its memory.
+
+        That of ptrace(2), "Ptrace access mode checking". One that has ended forbids nothing.
+        """
+        try:
+            os.readlink(f"{pid}/ns/mnt", dir_fd=self._proc)
+        except OSError as error:
+            return error.errno in _FORBIDDEN
+        return False
 
     def names(self, pid: int, folder: str) -> list[str]:
         """What is in a folder of a process, such as ``task``; empty where it cannot be seen."""

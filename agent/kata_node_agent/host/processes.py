@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 # The kernel keeps 15 bytes of a name.
 _MAX_NAME_BYTES = 64
+# Who sees one of these sees the node's processes: a node may be a container itself.
+_KUBELETS = ("kubelet", "hyperkube", "k3s", "kubelite")
+# The initial PID namespace; source: PROC_PID_INIT_INO (0xEFFFFFFC) in Linux' include/linux/proc_ns.h.
+_INITIAL = f"pid:[{0xEFFFFFFC}]"
 
 
 def find_pids(root: HostRoot, *names: str) -> list[int]:
@@ -46,6 +50,29 @@ def find_pids(root: HostRoot, *names: str) -> list[int]:
     finally:
         os.close(proc)
     return [pid for _, pid in sorted(found)]
+
+
+def shows_node(root: HostRoot) -> bool | None:
+    """Whether this /proc shows the node's processes, and not those of a PID namespace below the node's only.
+
+    ``None`` where nothing says it, as in a recorded tree.
+    """
+    # Whoever may not look into its first process sees its own namespace, or the threads of the kernel.
+    first, ours = _namespace(root, "1"), _namespace(root, "self")
+    if _INITIAL in {first, ours if first is None else None}:
+        return True
+    if first is None and root.try_read_text("/proc/2/comm", _MAX_NAME_BYTES) == "kthreadd\n":
+        return True
+    if find_pids(root, *_KUBELETS):
+        return True
+    return None if first is None and ours is None else False
+
+
+def _namespace(root: HostRoot, process: str) -> str | None:
+    try:
+        return os.readlink(root.resolve(f"/proc/{process}/ns/pid"))
+    except OSError:
+        return None
 
 
 def is_of_node(status: str) -> bool:

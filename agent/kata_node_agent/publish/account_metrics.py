@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MODES = ("enforce", "warn", "off")
 # Why a node takes no new VM, and beside these what keeps the number of slots where it is.
-_CLOSED = ("starting", "draining", "memory_pressure", "ledger")
+_CLOSED = ("starting", "draining", "memory_pressure", "ledger", "vms_unseen")
 _LIMITS = (
     *("allocatable_memory", "available_memory", "shared_memory", "hugepages", "max_slots"),
     *("eligibility", "memory_unreadable"),

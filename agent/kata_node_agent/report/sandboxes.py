@@ -74,6 +74,7 @@ class Overview:
         node: what they share.
         handlers: Kata's settings.
         problems: what could not be read.
+        blind: of these, what kept us from seeing all VMs.
     """
 
     views: tuple[SandboxView, ...]
@@ -81,6 +82,7 @@ class Overview:
     node: NodeFacts
     handlers: tuple[KataSettings, ...]
     problems: tuple[str, ...]
+    blind: tuple[AgentError, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """What `sandboxes --format json` prints."""
@@ -133,9 +135,14 @@ class SandboxObserver:
         Raises:
             HostError: /proc cannot be read.
         """
-        return self.view(self._watcher.sweep(), self._watcher.unbelieved)
+        return self.view(self._watcher.sweep(), self._watcher.unbelieved, self._watcher.blind)
 
-    def view(self, sandboxes: tuple[Sandbox, ...], unbelieved: tuple[Unbelieved, ...] = ()) -> Overview:
+    def view(
+        self,
+        sandboxes: tuple[Sandbox, ...],
+        unbelieved: tuple[Unbelieved, ...] = (),
+        blind: tuple[AgentError, ...] = (),
+    ) -> Overview:
         """What there is to say of sandboxes that somebody has seen."""
         settings = self._current()
         allocations = read_allocations(self._root, settings.kubelet_root) or {}
@@ -154,7 +161,8 @@ class SandboxObserver:
         free = free_shared_memory(self._root) if settings.live else None
         node = replace(settings.node, shm_vm_bytes=in_shm, shm_free_bytes=free)
         views = tuple(_view(*each, node) for each in zip(sandboxes, known, facts, strict=True))
-        return Overview(views, unbelieved, node, settings.handlers, settings.problems)
+        problems = (*map(str, blind), *settings.problems)
+        return Overview(views, unbelieved, node, settings.handlers, problems, blind)
 
     def _forget(self, sandboxes: tuple[Sandbox, ...]) -> None:
         here = {(sandbox.id, sandbox.started) for sandbox in sandboxes}

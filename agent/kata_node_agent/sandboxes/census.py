@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kata_node_agent.dataclass import dataclass
 from kata_node_agent.host.process_files import ProcessFiles, Source, Stat
 from kata_node_agent.sandboxes.claims import Claim, claim_of, is_sandbox_id, split_command_line
-from kata_node_agent.sandboxes.evidence import Origin, Strength, judge, parse_owner
+from kata_node_agent.sandboxes.evidence import MAY_NOT_LOOK, Origin, Strength, judge, parse_owner
 from kata_node_agent.sandboxes.guest_ram import MIN_BYTES, find_guest_ram, shared_with
 from kata_node_agent.sandboxes.identity import pod_uid_of
 from kata_node_agent.sandboxes.model import Unbelieved
@@ -42,6 +42,7 @@ class Member:
     line: QemuMemory = field(default_factory=QemuMemory)
     strength: Strength = Strength.NONE
     why: str = ""
+    closed: bool = False
 
     @property
     def pid(self) -> int:
@@ -72,6 +73,8 @@ class Census:
         self._taken: dict[str, str] = {}
         self._taken_at: int | None = None
         self.unbelieved: tuple[Unbelieved, ...] = ()
+        # Those that may well belong to a VM, and that we lack the right to look into.
+        self.closed: tuple[int, ...] = ()
 
     @property
     def members(self) -> set[int]:
@@ -123,6 +126,7 @@ class Census:
         if self.links_changed():
             self._read_links()
         self._judge(files)
+        self.closed = tuple(sorted(pid for pid, member in members.items() if member.closed))
         return self._households()
 
     def _links_at(self) -> int | None:
@@ -149,13 +153,17 @@ class Census:
         return self._taken.get(claim.sandbox_id, claim.sandbox_id)
 
     def _judge(self, files: ProcessFiles) -> None:
-        doubted = [member for member in self._members.values() if member.strength is Strength.NONE]
+        # One that was closed is looked at again: the right may have come.
+        doubted = [each for each in self._members.values() if each.closed or each.strength is Strength.NONE]
         if not doubted:
             return
         first = _host_mounts(files)
         # A child starts after its parent, so the parent has been judged.
         for member in sorted(doubted, key=lambda member: (member.stat.started, member.pid)):
-            member.strength, member.why = judge(self._origin(files, member, first))
+            origin = self._origin(files, member, first)
+            member.strength, member.why = judge(origin)
+            # What is not believed for another reason than this one is none of the node's VMs, closed or not.
+            member.closed = origin.closed and (bool(member.strength) or member.why == MAY_NOT_LOOK)
             if member.strength is not Strength.NONE and member.claim.vmm == "qemu":
                 self._read_line(files, member)
         for member in doubted:
@@ -185,6 +193,7 @@ class Census:
                 _is_of_root(self._root, f"{place}/{sandbox_id}")
                 for place in ("/run/vc/sbs", "/run/vc/vm", "/run/kata")
             ),
+            closed=mounts is None and files.forbids(member.pid),
             pid_file=member.claim.role == "vmm" and self._pid_file(sandbox_id) == member.pid,
             child_of_sandbox=parent is not None
             and self._id(parent.claim) == self._id(member.claim)

@@ -10,6 +10,8 @@ from enum import IntEnum
 
 from kata_node_agent.dataclass import dataclass
 
+MAY_NOT_LOOK = "we may not look into it, and so cannot tell whether it is a VM of the node (CAP_SYS_PTRACE)"
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -19,6 +21,7 @@ class Origin:
         user: its effective user.
         own_pid_namespace: it lives in a PID namespace below the one that /proc belongs to, as containers do.
         host_mounts: its mount namespace is the one of the node's first process.
+        closed: we lack the right to look into it, so what it does not show says nothing.
         in_container: its control group is one of a pod's, and not one of the sandbox that it claims.
         folder_of_root: the sandbox that it claims has a folder of Kata's that belongs to root.
         pid_file: the VM's pid file names it.
@@ -34,6 +37,7 @@ class Origin:
     child_of_sandbox: bool = False
     shares_guest_memory: bool = False
     in_container: bool = False
+    closed: bool = False
 
 
 class Strength(IntEnum):
@@ -66,6 +70,8 @@ def judge(origin: Origin) -> tuple[Strength, str]:
         return Strength.NONE, "it runs in a container that sees the host's processes"
     if origin.folder_of_root:
         return Strength.FOLDER, ""
+    if origin.closed:
+        return Strength.NONE, MAY_NOT_LOOK
     return Strength.NONE, "it has mounts of its own, and its sandbox has no folder that belongs to root"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from array import array
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from kata_node_agent.errors import HostError, describe_os_error
 from kata_node_agent.host.cgroup_mounts import find_cgroup_mounts
 from kata_node_agent.host.cgroup_reader import GroupReader
 from kata_node_agent.host.process_files import ProcessFiles, Source
+from kata_node_agent.host.processes import shows_node
+from kata_node_agent.sandboxes.blind import closed_error, namespace_error
 from kata_node_agent.sandboxes.census import Census, Household, Member
 from kata_node_agent.sandboxes.guest_ram import MIN_BYTES
 from kata_node_agent.sandboxes.identity import read_pod_names
@@ -33,6 +36,7 @@ class Watcher:
 
     Attributes:
         sandboxes: what the last sweep found, with the sizes that were told since.
+        blind: what kept it from seeing all of them: each an error that says so, with its remedy.
         only_sizes: whether all that the last glance has found are other sizes: `resize` says them without a sweep.
     """
 
@@ -66,6 +70,8 @@ class Watcher:
         self._places: Places | None = None
         self._places_at = float("-inf")
         self.sandboxes: tuple[Sandbox, ...] = ()
+        self.blind: tuple[HostError, ...] = ()
+        self._shows_node: bool | None = None
         self.only_sizes = False
         # What a glance looks at: the VMs in an order, their numbers, and how large each address space was.
         self._order: list[Vm] = []
@@ -80,6 +86,11 @@ class Watcher:
     def unbelieved(self) -> tuple[Unbelieved, ...]:
         """Claims without evidence, as the last sweep found them; a hundred at most."""
         return self._census.unbelieved
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether there was no process that may belong to a VM and that we lack the right to look into."""
+        return not self._census.closed
 
     @property
     def follows_any(self) -> bool:
@@ -126,6 +137,7 @@ class Watcher:
                 f"{self._root.resolve('/proc')}: {describe_os_error(error)}",
                 hint="sandboxes are seen in /proc of the host: see whether host_root is right",
             ) from error
+        self._find_blind()
         self._vms = vms
         self._order = list(vms.values())
         self._who = [(vm.vmm.pid, vm.vmm.stat.started) for vm in self._order]
@@ -165,6 +177,15 @@ class Watcher:
         now = {sandbox.id: sandbox for vm in self._order if (sandbox := vm.resized()) is not None}
         self.sandboxes = tuple(now.get(sandbox.id, sandbox) for sandbox in self.sandboxes)
         return self.sandboxes
+
+    def _find_blind(self) -> None:
+        closed = self._census.closed
+        if not self._shows_node:
+            self._shows_node = shows_node(self._root)
+        self.blind = (
+            *((closed_error(closed, as_root=os.geteuid() == 0),) if closed else ()),
+            *((namespace_error(),) if self._shows_node is False else ()),
+        )
 
     def _find_resizable(self) -> None:
         self._resizable = [place for place, vm in enumerate(self._order) if vm.resizable]

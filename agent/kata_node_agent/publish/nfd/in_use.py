@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kata_node_agent.host.process_files import ProcessFiles
-from kata_node_agent.host.processes import find_pids
+from kata_node_agent.host.processes import shows_node
 from kata_node_agent.sandboxes.census import Census
 
 if TYPE_CHECKING:
     from kata_node_agent.host.root import HostRoot
-
-# Who sees one of these sees the node's processes, and not those of a container only.
-_KUBELETS = ("kubelet", "hyperkube", "k3s", "kubelite")
 
 
 def count_sandboxes(root: HostRoot) -> int | None:
@@ -20,9 +17,13 @@ def count_sandboxes(root: HostRoot) -> int | None:
 
     A pod whose sandbox is only about to be made is not seen.
     """
+    census = Census(root)
     try:
         with ProcessFiles(root) as files:
-            sandboxes = len(Census(root).look(files))
+            sandboxes = len(census.look(files))
     except OSError:
         return None
-    return sandboxes if sandboxes or find_pids(root, *_KUBELETS) else None
+    if census.closed:
+        # Whose sandbox each of these is, if any, is not known.
+        return None
+    return sandboxes if sandboxes or shows_node(root) else None
