@@ -45,7 +45,15 @@ ffibuilder.set_source(
     sources=[os.path.relpath(HERE / name) for name in SOURCES],
     depends=[os.path.relpath(path) for path in sorted(HERE.glob("*.h"))],
     include_dirs=[str(HERE)],
-    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    extra_compile_args=[
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-fvisibility=hidden",
+        # The same source gives the same module wherever it is built: the folder's name would be in the debug information, and
+        # that is in the build id.
+        f"-ffile-prefix-map={HERE.parent}=.",
+    ],
     # POSIX timers, where the C library is older than 2.34; an empty archive since.
     libraries=["rt"],
     # One binary for every Python from 3.11 on, as the wheel's tag says.
