@@ -69,7 +69,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         for real in (item.funcargs.get("node"), item.funcargs.get("member")):
-            if isinstance(real, RealNode):
+            if isinstance(real, RealNode) and real.folder.exists():
                 report.sections += [(f"end of {name}.log", real.log(name)) for name in ("kubelet", "agent")]
     return report
 

@@ -186,6 +186,21 @@ class RealNode:
         command = [self._bin / "ctr", "-a", self._socket, "-n", "k8s.io", "images", "import", archive]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
 
+    def end_containers(self) -> None:
+        """Kills what runs in all pods, as a reboot does: kubelet and runtime are left with what they have written down."""
+        ctr = [str(self._bin / "ctr"), "-a", str(self._socket), "-n", "k8s.io", "tasks"]
+        tasks = subprocess.run([*ctr, "ls", "-q"], check=True, capture_output=True, text=True).stdout.split()
+        for task in tasks:
+            # One may have ended with the one before.
+            subprocess.run([*ctr, "kill", "-s", "SIGKILL", "-a", task], check=False, capture_output=True)
+        running = [*ctr, "ls"]
+        wait_until(
+            lambda: (
+                "RUNNING" not in subprocess.run(running, check=True, capture_output=True, text=True).stdout
+            ),
+            "all containers have ended",
+        )
+
     @property
     def _socket(self) -> Path:
         return self.folder / "containerd.sock"

@@ -51,6 +51,7 @@ OF_THE_READER = {
     r"ssh -L 9441:127\.0\.0\.1:9441 NODE": "a node to log in to",
     r"systemctl edit kata-node-agent": "opens an editor",
     r"systemctl status kubelet": "kubelet's unit",
+    r"kubectl (cordon|drain|uncordon) NODE": "a cluster with a node to empty",
     r"kubectl (delete|get nodefeaturerules -A .*)": "a cluster with Node Feature Discovery",
     r"pip install --upgrade": "the next version of a wheel",
     r"python -c pass": "what others are measured beside",
