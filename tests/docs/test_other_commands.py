@@ -43,6 +43,8 @@ ELSEWHERE = {
     r"openssl .*|install -m .*/etc/kata-node-agent/|curl --cacert .*": (f"{TLS}::{_TLS}", "openssl install curl"),
     r"curl --unix-socket .*/metrics": (f"{TLS}::test_the_unix_socket_is_asked_as_the_page_says", "--unix-socket"),
     r"python3 -m venv /opt/kata-node-agent|/opt/\S+/pip install dist/\S+\.whl|pip install \.": (".ci/run", "python3 venv pip install"),
+    r"man -M build/man kata-node-agent": ("tests/tools/test_manual.py::test_man_finds_the_pages_where_they_are_written", "man -M"),
+    r"source build/completion/\S+": ("tests/tools/test_completion.py::test_the_shell_completes", "source complete"),
     r"man kata-node-agent\S*": ("tests/tools/test_manual.py::test_each_command_and_the_configuration_have_a_page", "kata-node-agent.toml.5"),
 }  # fmt: skip
 # Nothing of ours is in them, or they need what only the reader has: why.
@@ -59,7 +61,7 @@ OF_THE_READER = {
 # Read-only or on folders of the test's own, and quick.
 RUN_AS_PRINTED = r"sysctl \S+|ss -ltnp|df \S+|promtool .*"
 IN_PLACE = r"ps -p N|ls -l /\S+|mount -o remount,\S+ /dev/shm"
-MODULES, MAKE, APT = r"python -m .*", r"make [a-z]+", r"apt install .*"
+MODULES, MAKE, APT = r"python -m .*", r"make [a-z]+( [a-z]+)*", r"apt install .*"
 KUBECTL = r"kubectl (apply|delete) -[kf] deploy/.*"
 COPIED = r"cp systemd/\S+ /etc/\S+|ln -s /opt/\S+ /usr/bin/\S+"
 PAGE = r"curl --unix-socket .*/metrics.sock http://localhost/"
