@@ -56,3 +56,27 @@ def test_check_refuses_what_the_agent_would_refuse(file: Path, text: str) -> Non
     file.write_text(text)
     with pytest.raises(ConfigError):
         invoke("check", "--config", file)
+
+
+@pytest.mark.parametrize(
+    "text", ['run_dir = "relative"', '[device_plugin]\ndirectory = "plug"', 'host_root = "tree"']
+)
+def test_check_refuses_a_path_that_is_relative_to_nothing(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="not an absolute path"):
+        invoke("check", "--config", file)
+
+
+def test_check_refuses_a_relative_folder_of_the_daemon_on_the_command_line_too() -> None:
+    with pytest.raises(ConfigError, match="flag --run-dir: run_dir = relative: not an absolute path"):
+        invoke("check", "--run-dir", "relative")
+
+
+def test_check_warns_of_what_is_hardly_meant(file: Path) -> None:
+    file.write_text('[device_plugin]\nmax_slots = 0\n[kubelet]\nconfig_file = "/nope"\n')
+    result = invoke("check", "--config", file)
+    assert result.exit_code == 0
+    warnings = [line for line in result.output.splitlines() if line.startswith(f"warning: {file}: ")]
+    assert "device_plugin.max_slots = 0: no VM is ever advertised" in warnings[0]
+    assert "kubelet.config_file = /nope: there is no such file now" in warnings[1]
+    assert len(warnings) == 2

@@ -198,3 +198,18 @@ def test_a_share_is_a_number_whole_or_not(file: Path, raw: object, value: float)
 def test_a_share_out_of_range_is_refused(file: Path, raw: str) -> None:
     with pytest.raises(ConfigError, match=r"accounting\.share"):
         load(file, environ={"KATA_NODE_AGENT_ACCOUNTING_SHARE": raw})
+
+
+def test_all_mistakes_of_the_files_are_told_at_once(file: Path) -> None:
+    file.write_text("mod = 1\nmode = 'enforced'\nnfd = 3\n[device_plugin]\nmax_slots = -1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ={})
+    assert caught.value.message.startswith("4 mistakes: ")
+    for word in (
+        "unknown key mod (did you mean mode?)",
+        "'enforced' is not",
+        "nfd is a section",
+        "-1 is not",
+    ):
+        assert word in caught.value.message
+    assert "\n" not in caught.value.message

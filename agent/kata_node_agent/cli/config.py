@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from kata_node_agent.cli import options
 from kata_node_agent.config.load import Loaded, env_name, load, settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCHEMA = "kata-node-agent/config/v1"
 FLAGS = (
@@ -50,12 +48,36 @@ def show(config_file: Path | None, output_format: str, **flags: Any) -> None:
 @options.config_file
 @options.setting_flags(*FLAGS)
 def check(config_file: Path | None, **flags: Any) -> None:
-    """Say whether the agent would start with this configuration. Exit 0 if so, 2 with the reason if not."""
+    """Say whether the agent would start with this configuration, and what of it is hardly meant.
+
+    Exit codes: 0 it would, with warnings or without; 2 it would not, with the reason.
+    """
     from kata_node_agent.daemon.start import load_valid
 
     loaded = load_valid(config_file, options.given_settings(flags))
     origins = {origin for origin in loaded.origins.values() if origin != "default"}
     click.echo(f"configuration is valid ({', '.join(sorted(origins)) or 'all defaults'})")
+    for warning in warnings(loaded):
+        click.echo(f"warning: {warning}")
+
+
+def warnings(loaded: Loaded) -> list[str]:
+    """What the agent starts with, and nobody is likely to want."""
+    config, said = loaded.config, []
+    if not config.device_plugin.max_slots:
+        said.append(
+            f"{loaded.origins['device_plugin.max_slots']}: device_plugin.max_slots = 0: no VM is ever advertised; "
+            "`accounting.drain = true` closes a node for a time"
+        )
+    for key, value, origin in loaded.items():
+        if not key.endswith(("_file", ".tls_cert", ".tls_key", ".tls_client_ca")) or value is None:
+            continue
+        path = Path(str(value))
+        if key.startswith("kubelet."):
+            path = config.host_root / path.relative_to(path.anchor)
+        if not path.exists():
+            said.append(f"{origin}: {key} = {value}: there is no such file now")
+    return said
 
 
 def _plain(value: object) -> object:

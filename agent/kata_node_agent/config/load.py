@@ -82,10 +82,12 @@ def load(
         file = Path(environ["KATA_NODE_AGENT_CONFIG"])
     fields = dict(settings())
     raw: dict[str, tuple[object, str]] = {}
+    mistakes: list[ConfigError] = []
     for path in _files(file):
-        raw |= {key: (value, str(path)) for key, value in _flatten(_read(path), fields, path).items()}
+        table = _flatten(_read(path), fields, path, mistakes)
+        raw |= {key: (value, str(path)) for key, value in table.items()}
     raw |= _environment(environ, fields)
-    return _merge({**raw, **_flagged(flags)})
+    return _merge({**raw, **_flagged(flags)}, mistakes)
 
 
 def load_without_files(flags: Mapping[str, object] | None = None) -> Loaded:
@@ -94,7 +96,7 @@ def load_without_files(flags: Mapping[str, object] | None = None) -> Loaded:
     Raises:
         ConfigError: a flag's value does not fit.
     """
-    return _merge(_flagged(flags))
+    return _merge(_flagged(flags), [])
 
 
 def _flagged(flags: Mapping[str, object] | None) -> dict[str, tuple[object, str]]:
@@ -104,10 +106,20 @@ def _flagged(flags: Mapping[str, object] | None) -> dict[str, tuple[object, str]
     }
 
 
-def _merge(raw: Mapping[str, tuple[object, str]]) -> Loaded:
-    """Raw values with their origins, parsed and checked together."""
+def _merge(raw: Mapping[str, tuple[object, str]], mistakes: list[ConfigError]) -> Loaded:
+    """Raw values with their origins, parsed and checked together; raises all mistakes at once, earlier ones too."""
     fields = dict(settings())
-    values = {key: _parse(key, fields[key], value, origin) for key, (value, origin) in raw.items()}
+    values = {}
+    for key, (value, origin) in raw.items():
+        try:
+            values[key] = _parse(key, fields[key], value, origin)
+        except ConfigError as error:
+            mistakes.append(error)
+    if len(mistakes) > 1:
+        text = "; ".join(str(mistake) for mistake in mistakes)
+        raise ConfigError(f"{len(mistakes)} mistakes: {text}", hint="mend each")
+    if mistakes:
+        raise mistakes[0]
     config = _build(values)
     try:
         config.validate()
@@ -191,23 +203,30 @@ def _nearest(key: str, names: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else "`kata-node-agent config show` lists all keys"
 
 
-def _flatten(table: dict[str, Any], fields: Mapping[str, object], path: Path) -> dict[str, object]:
-    """Dotted keys of a parsed file. A section that is no section, and a key that does not exist, are errors."""
+def _flatten(
+    table: dict[str, Any], fields: Mapping[str, object], path: Path, mistakes: list[ConfigError]
+) -> dict[str, object]:
+    """Dotted keys of a parsed file. A section that is no section, and a key that does not exist, are mistakes."""
     sections = {key.partition(".")[0] for key in fields if "." in key}
     flat: dict[str, object] = {}
     for name, value in table.items():
         if name in sections:
             if not isinstance(value, dict):
-                raise ConfigError(
-                    f"{path}: {name} is a section, not a value", hint=f"write [{name}] above its keys"
+                mistakes.append(
+                    ConfigError(
+                        f"{path}: {name} is a section, not a value", hint=f"write [{name}] above its keys"
+                    )
                 )
+                continue
             flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
         else:
             flat[name] = value
-    for key in flat:
-        if key not in fields:
-            raise ConfigError(f"{path}: unknown key {key}", hint=_nearest(key, [*fields, *sections]))
-    return flat
+    mistakes += [
+        ConfigError(f"{path}: unknown key {key}", hint=_nearest(key, [*fields, *sections]))
+        for key in flat
+        if key not in fields
+    ]
+    return {key: value for key, value in flat.items() if key in fields}
 
 
 def _environment(environ: Mapping[str, str], fields: Mapping[str, object]) -> dict[str, tuple[object, str]]:

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kata_node_agent.config.load import load
@@ -17,7 +18,6 @@ from kata_node_agent.packages import load_late
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from types import ModuleType
 
     from kata_node_agent.config.load import Loaded
@@ -32,12 +32,13 @@ _KEPT_CAPABILITIES = (19,)
 
 
 def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
-    """The configuration, with the names of profile and checks looked up too.
+    """The configuration, with paths, profile and names of checks looked at too.
 
     Raises:
         ConfigError: it cannot be used as written.
     """
     loaded = load(config_file, flags=flags)
+    _refuse_relative_paths(loaded)
     policy = loaded.config.eligibility
     profile = policy.chosen_profile
     parts: dict[str, dict[str, Any]] = {
@@ -53,6 +54,14 @@ def load_valid(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
     check_policy(profile=profile, require=policy.require, waive=policy.waive)
     return loaded
+
+
+def _refuse_relative_paths(loaded: Loaded) -> None:
+    """A path in a file is relative to nothing, and what the daemon makes must be where others look for it."""
+    for key, value, origin in loaded.items():
+        ours = key in {"run_dir", "state_dir", "device_plugin.directory"}
+        if isinstance(value, Path) and not value.is_absolute() and (ours or not origin.startswith("flag ")):
+            raise ConfigError(f"{origin}: {key} = {value}: not an absolute path", hint="begin it with a /")
 
 
 def _asyncio() -> ModuleType:
