@@ -85,3 +85,34 @@ def test_a_report_for_a_terminal_that_wants_no_colour_or_lacks_letters_is_still_
     assert done.returncode == 0, done.stderr
     assert b"= allocatable to pods" in done.stdout
     assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "remedy"),
+    [
+        (["chek"], "no such command: chek", "did you mean check?"),
+        (["config", "shwo"], "no such command: shwo", "did you mean show?"),
+        (["check", "--profil", "x"], "no such option: --profil", "did you mean --profile?"),
+        (["check", "--qqq"], "no such option: --qqq", "`kata-node-agent check --help` explains"),
+        (["drain", "onn"], "'onn' is not one of 'on', 'off'", "did you mean on?"),
+        (["check", "--format", "jsn"], "'jsn' is not one of", "did you mean json?"),
+        (["status", "extra"], "unexpected extra argument", "`kata-node-agent status --help` explains"),
+    ],
+)
+def test_bad_usage_says_what_was_meant(arguments: list[str], message: str, remedy: str) -> None:
+    done = run(*arguments)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert lines[0].startswith("Usage: kata-node-agent")
+    assert lines[1].startswith("kata-node-agent: ")
+    assert message in lines[1]
+    assert lines[2:] == [f"  remedy: {remedy}", "  reason: BadUsage"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["config"]])
+def test_nothing_asked_is_answered_with_the_help_alone(arguments: list[str]) -> None:
+    done = run(*arguments)
+    said = done.stdout + done.stderr
+    assert said.count("Usage:") == 1
+    assert "Commands:" in said
+    assert "reason:" not in said

@@ -29,6 +29,12 @@ class Policy(TypedDict):
 EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
 
 
+def _complete_check(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    from kata_node_agent.eligibility.pages import all_pages
+
+    return sorted(name for name in all_pages() if name.startswith(begun))
+
+
 @click.command("check", short_help="Prove whether this node can run Kata VMs, and say why.")
 @click.option(
     "--format",
@@ -40,15 +46,33 @@ EXIT_CODES = {"eligible": 0, "ineligible": 1, "unknown": 2}
 )
 @options.config_file
 @click.option(
-    "--profile", metavar="NAME", help="openshift or upstream. [default: openshift on RHCOS, else upstream]"
+    "--profile",
+    metavar="NAME",
+    shell_complete=options.complete("openshift", "upstream", "auto"),
+    help="openshift or upstream. [default: openshift on RHCOS, else upstream]",
 )
 @options.host_root
 @click.option("--snapshot", metavar="FILE", help="Judge a recorded node instead; - is standard input.")
 @click.option("--record", metavar="FILE", help="Also write the snapshot of exactly what was judged.")
-@click.option("--require", multiple=True, metavar="ID", help="Let this check decide as well; repeatable.")
-@click.option("--waive", multiple=True, metavar="ID", help="Do not let this check decide; repeatable.")
 @click.option(
-    "--explain", metavar="ID", help="Print a check's page: what it asks, its reasons, their remedies."
+    "--require",
+    multiple=True,
+    metavar="ID",
+    shell_complete=_complete_check,
+    help="Let this check decide as well; repeatable.",
+)
+@click.option(
+    "--waive",
+    multiple=True,
+    metavar="ID",
+    shell_complete=_complete_check,
+    help="Do not let this check decide; repeatable.",
+)
+@click.option(
+    "--explain",
+    metavar="ID",
+    shell_complete=_complete_check,
+    help="Print a check's page: what it asks, its reasons, their remedies. An ID is what check lists, such as cpu.firmware.",
 )
 @click.pass_context
 def command(

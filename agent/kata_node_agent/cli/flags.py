@@ -19,6 +19,13 @@ SETTING_FLAGS = {
     "--log-level": ("log_level", "LEVEL", "debug, info, warning or error."),
 }
 
+# What a shell offers for those that take one of a few words.
+SETTING_VALUES = {
+    "--profile": ("openshift", "upstream", "auto"),
+    "--mode": ("enforce", "warn", "off"),
+    "--log-level": ("debug", "info", "warning", "error"),
+}
+
 
 def plain_run_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, object]] | None:
     """The configuration file and the settings of a plain command line: known flags, each with its value.

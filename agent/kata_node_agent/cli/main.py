@@ -43,7 +43,9 @@ def _run_group() -> int:
         # By its name, however it was started: the completion scripts ask for that.
         code = cli.main(prog_name="kata-node-agent", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        from kata_node_agent.cli.usage import explain
+
+        explain(error)
         return 2
     except click.Abort:
         return 130

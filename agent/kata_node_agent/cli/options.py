@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kata_node_agent.cli.flags import SETTING_FLAGS
+from kata_node_agent.cli.flags import SETTING_FLAGS, SETTING_VALUES
 from kata_node_agent.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +37,11 @@ output_format = click.option(
     show_default=True,
     help="text for people, json for scripts.",
 )
+
+
+def complete(*values: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What the shell offers for an option whose value the configuration judges."""
+    return lambda _context, _option, begun: [value for value in values if value.startswith(begun)]
 
 
 def interval(help_text: str) -> Callable[[F], F]:
@@ -79,7 +84,10 @@ def setting_flags(*names: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for name in reversed(names):
             key, metavar, text = SETTING_FLAGS[name]
-            function = click.option(name, key.replace(".", "__"), metavar=metavar, help=text)(function)
+            values = complete(*SETTING_VALUES[name]) if name in SETTING_VALUES else None
+            function = click.option(
+                name, key.replace(".", "__"), metavar=metavar, help=text, shell_complete=values
+            )(function)
         return function
 
     return decorate
