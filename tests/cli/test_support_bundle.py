@@ -108,20 +108,37 @@ def test_a_configuration_that_is_broken_is_said_and_the_rest_written(
     )
     assert "unknown key device_plugin.max_slot" in said
     assert set(texts) >= OF_THE_NODE
+    assert texts["written/00-c.toml"] == f"# {config}\n[device_plugin]\nmax_slot = 1\n"
+    assert "as it is written" in json.loads(texts["about.json"])["parts"]["written/00-c.toml"]
 
 
+def test_a_journal_without_a_word_of_the_agent_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(arguments: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(arguments, 0, b"-- No entries --\n", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    _, texts, _ = bundle(tmp_path, *without_agent(tmp_path))
+    assert "log.txt" not in texts
+    assert "no entry of kata-node-agent.service" in json.loads(texts["about.json"])["missing"]["log.txt"]
+
+
+@pytest.mark.parametrize("broken", ["", 'password = "s3cr3t-key"\n'])
 def test_no_secret_is_in_it(
-    tmp_path: Path, journal: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, journal: list[list[str]], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     token = tmp_path / "token"
     token.write_text("s3cr3t-of-kubelet")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-of-aws")
     config = tmp_path / "c.toml"
     config.write_text(
-        f'# password: s3cr3t-comment\n[kubelet]\nconfigz_url = "http://127.0.0.1:1/configz"\nconfigz_token_file = "{token}"\n'
+        f'# password: s3cr3t-comment\n{broken}mode = "warn" # s3cr3t\n[kubelet]\nconfigz_url = "http://127.0.0.1:1/configz"\nconfigz_token_file = "{token}"\n'
     )
     _, texts, _ = bundle(tmp_path, "--config", str(config), *without_agent(tmp_path))
-    assert str(token) in texts["config.toml"]
+    if not broken:
+        assert str(token) in texts["config.toml"]
+    assert str(token) in texts["written/00-c.toml"]
     assert not [name for name, text in texts.items() if "s3cr3t" in text]
 
 

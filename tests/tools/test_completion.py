@@ -31,7 +31,15 @@ ASK = {
 @pytest.mark.parametrize("shell", list(completion.NAMES))
 @pytest.mark.parametrize(
     ("before", "word", "found"),
-    [("", "sna", "snapshot"), ("ledger", "ver", "verify"), ("check", "--exp", "--explain")],
+    [
+        ("", "sna", "snapshot"),
+        ("ledger", "ver", "verify"),
+        ("check", "--exp", "--explain"),
+        ("check --explain", "cpu.f", "cpu.firmware"),
+        ("check --profile", "open", "openshift"),
+        ("run --mode", "w", "warn"),
+        ("run --log-level", "deb", "debug"),
+    ],
 )
 def test_the_shell_completes(tmp_path: Path, shell: str, before: str, word: str, found: str) -> None:
     need(shell)
@@ -42,7 +50,7 @@ def test_the_shell_completes(tmp_path: Path, shell: str, before: str, word: str,
     command = tmp_path / "kata-node-agent"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m kata_node_agent "$@"\n')
     command.chmod(0o755)
-    ask = ASK[shell].format(script=script, before=before, word=word, position=1 + bool(before))
+    ask = ASK[shell].format(script=script, before=before, word=word, position=1 + len(before.split()))
     done = subprocess.run(
         [shell, "-c", ask],
         capture_output=True,

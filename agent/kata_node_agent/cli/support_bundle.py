@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "kata-node-agent/support-bundle/v1"
 _UNIT = "kata-node-agent.service"
+_WRITTEN = "a file of the configuration as it is written, without comments and what looks like a secret"
 _LOG_LINES = 5000
 _LOG_BYTES = 4 << 20
 _TIMEOUT_SECONDS = 10.0
@@ -73,6 +74,7 @@ def command(output: str | None, config_file: Path | None, host_root: Path, **fla
     Exit codes: 0 written, with all there is; 1 written, and parts are missing; 2 not written, or bad usage.
     """  # noqa: D205 - the help's first paragraph
     from kata_node_agent.cli.archive import pack, write_new
+    from kata_node_agent.cli.written import read_files
     from kata_node_agent.config.load import load, load_without_files
 
     given = options.given_settings(flags)
@@ -85,6 +87,8 @@ def command(output: str | None, config_file: Path | None, host_root: Path, **fla
     source = _Source(options.host_root_or(host_root, loaded.config.host_root), loaded)
     now = time.time()
     texts, missing = _gather(source)
+    written, unread = read_files(config_file)
+    missing |= unread
     if problem is not None:
         missing["configuration"] = f"{problem}; config.toml has the defaults, and the rest goes by them"
     about = {
@@ -92,11 +96,11 @@ def command(output: str | None, config_file: Path | None, host_root: Path, **fla
         "version": __version__,
         "unix_seconds": now,
         "uid": os.geteuid(),
-        "parts": {name: _PARTS[name][0] for name in texts},
+        "parts": {name: _PARTS[name][0] for name in texts} | dict.fromkeys(written, _WRITTEN),
         "missing": missing,
     }
     folder = f"kata-node-agent-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
-    content = pack({"about.json": _json(about), **texts}, folder, now)
+    content = pack({"about.json": _json(about), **texts, **written}, folder, now)
     target = output or f"{folder}.tar.gz"
     write_new(target, content)
     for name, why in missing.items():
@@ -227,6 +231,11 @@ def _log(source: _Source) -> str:
     if done.returncode:
         said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
         raise HostError(f"journalctl: {said[0] if said else f'exit code {done.returncode}'}")
+    if all(line.startswith("-- ") for line in text.splitlines()):
+        raise HostError(
+            f"the journal of this boot has no entry of {_UNIT}",
+            hint="the agent is started in another way, or you may not read the journal: run as root, or add its output",
+        )
     return text
 
 

@@ -78,12 +78,10 @@ def load(
     Raises:
         ConfigError: a file cannot be read or parsed, a key is unknown, a value does not fit. The message names the source.
     """
-    if file is None and environ.get("KATA_NODE_AGENT_CONFIG"):
-        file = Path(environ["KATA_NODE_AGENT_CONFIG"])
     fields = dict(settings())
     raw: dict[str, tuple[object, str]] = {}
     mistakes: list[ConfigError] = []
-    for path in _files(file):
+    for path in configuration_files(file, environ):
         table = _flatten(_read(path), fields, path, mistakes)
         raw |= {key: (value, str(path)) for key, value in table.items()}
     raw |= _environment(environ, fields)
@@ -154,6 +152,17 @@ def changes(before: Loaded, after: Loaded) -> list[str]:
     """What is another value, as ``key=value``, for the log."""
     had = {key: value for key, value, _ in before.items()}
     return [f"{key}={value}" for key, value, _ in after.items() if value != had[key]]
+
+
+def configuration_files(file: Path | None, environ: Mapping[str, str] = os.environ) -> Iterator[Path]:
+    """The files that `load` reads, in its order.
+
+    Raises:
+        ConfigError: the folder of drop-ins cannot be read.
+    """
+    return _files(
+        file or (Path(environ["KATA_NODE_AGENT_CONFIG"]) if environ.get("KATA_NODE_AGENT_CONFIG") else None)
+    )
 
 
 def _files(file: Path | None) -> Iterator[Path]:
