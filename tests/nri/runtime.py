@@ -158,7 +158,8 @@ class Runtime:
         Raises:
             NriError: it said no, or nothing.
         """
-        assert self.plugin is not None
+        if self.plugin is None:
+            raise NriError("no plugin is there any more")
         # More patient than it says it is: a busy machine is no finding.
         return await self.plugin.connection.call(
             SERVICE, method, message.SerializeToString(), timeout_seconds=_PATIENCE_SECONDS
