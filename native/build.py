@@ -21,6 +21,7 @@ SOURCES = (
     "kvm_budget.c",
     "kvm_names.c",
     "kvm_run.c",
+    "memory.c",
     "process_files.c",
     # Of these, one has something to say on each architecture.
     "guest_x86_64.c",

@@ -153,6 +153,11 @@ int kna_read_memory(int proc, int pid, int source, uint64_t min_bytes, uint64_t 
  */
 int kna_keep_capabilities(uint64_t keep);
 
+/* ---- memory.c ---- */
+
+/* What the C library keeps of freed memory goes back to the kernel: milliseconds, for which other threads may wait to allocate. */
+void kna_give_back_memory(void);
+
 /* ---- kvm_names.c: never NULL; "" for a number without a name ---- */
 
 const char *kna_step_name(int step);

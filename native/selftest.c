@@ -292,6 +292,7 @@ int main(int argc, char **argv) {
     test_process_files();
     if (with_kvm)
         test_kvm(probes);
+    kna_give_back_memory();
     test_capabilities();
     printf(failures ? "FAILED: %d\n" : "all that can be tested here holds\n", failures);
     return failures ? 1 : 0;

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import sys
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 # By then all parts run, and what they load is loaded.
 _SETTLED_SECONDS = 3.0
+# When freed memory is given back: after that, when the costs of many VMs have been read, and then again and again.
+_GIVE_BACK_AFTER_SECONDS = (4.0, 8.0)
+_GIVE_BACK_EVERY_SECONDS = 60.0
 # Objects made between two collections; usually 700.
 _STARTING_THRESHOLD = 10_000
 # By the numbers of <linux/capability.h>. SYS_PTRACE (19): maps, smaps and namespaces of VMs and runtimes in /proc. The
@@ -85,6 +89,18 @@ def _settle(threshold: tuple[int, int, int]) -> None:
     gc.set_threshold(*threshold)
 
 
+async def _give_back() -> None:
+    """Looks at many VMs leave holes in the heap: with 500 of them 3 MiB, once they are known."""
+    import asyncio
+
+    from kata_node_agent.daemon.threads import in_thread
+    from kata_node_agent.host import native
+
+    for seconds in chain(_GIVE_BACK_AFTER_SECONDS, repeat(_GIVE_BACK_EVERY_SECONDS)):
+        await asyncio.sleep(seconds)
+        await in_thread(native.give_back_memory)
+
+
 def _drop_capabilities() -> None:
     from kata_node_agent.host import native
 
@@ -127,6 +143,10 @@ def start(config_file: Path | None, flags: Mapping[str, object]) -> None:
 
     async def run() -> None:
         asyncio.get_running_loop().call_later(_SETTLED_SECONDS, _settle, usual)
-        await Agent(loaded, lambda: load_valid(config_file, flags)).run()
+        giving = asyncio.create_task(_give_back())
+        try:
+            await Agent(loaded, lambda: load_valid(config_file, flags)).run()
+        finally:
+            giving.cancel()
 
     asyncio.run(run())

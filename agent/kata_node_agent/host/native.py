@@ -176,6 +176,11 @@ def watch_folder(path: str) -> int:
     return cast("int", descriptor[0])
 
 
+def give_back_memory() -> None:
+    """What was freed in this process goes back to the kernel: milliseconds, for which other threads may wait to allocate."""
+    _lib.kna_give_back_memory()
+
+
 def keep_capabilities(numbers: Iterable[int]) -> None:
     """Gives up all capabilities of this thread but these, for good, and the gaining of any by exec.
 
