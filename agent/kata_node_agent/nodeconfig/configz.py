@@ -66,9 +66,9 @@ def read_configz(root: HostRoot, url: str, token_file: Path | None, ca_file: Pat
             # Closing alone would not wake it; the TLS layer's own shutdown would go on without TLS.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        # Whatever the thread makes of what has come until now.
+        raise _unusable(url, "no whole answer in time")
     match answers:
-        case []:
-            raise _unusable(url, "no whole answer in time")
         case [OSError() as error]:
             raise _unusable(url, describe_os_error(error)) from error
         case [AgentError() as error]:
